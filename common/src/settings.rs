@@ -1,0 +1,153 @@
+//! The registry of session settings: one list makes the struct, `SET`, `SHOW SETTINGS` and the reference page.
+//!
+//! These are SheafDB's own settings. MySQL's system variables live with the sessions, which know the protocol.
+
+/// Why a `SET` was refused. Always the client's to mend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    #[error("setting {name:?} does not exist")]
+    Unknown { name: String },
+    #[error("setting {name:?} cannot be set to {value:?}: expected {expected}")]
+    Value { name: &'static str, value: String, expected: &'static str },
+}
+
+/// How a setting's type reads and shows its values.
+trait SettingValue: Sized {
+    const EXPECTED: &'static str;
+    fn parse(text: &str) -> Option<Self>;
+    fn show(&self) -> String;
+}
+
+impl SettingValue for u64 {
+    const EXPECTED: &'static str = "a whole number";
+    fn parse(text: &str) -> Option<Self> {
+        text.trim().parse().ok()
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl SettingValue for bool {
+    const EXPECTED: &'static str = "on or off";
+    fn parse(text: &str) -> Option<Self> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "1" | "on" | "true" => Some(true),
+            "0" | "off" | "false" => Some(false),
+            _ => None,
+        }
+    }
+    fn show(&self) -> String {
+        if *self { "on" } else { "off" }.to_owned()
+    }
+}
+
+/// One row of `SHOW SETTINGS` and of `system.settings`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingRow {
+    pub name: &'static str,
+    pub value: String,
+    pub default: String,
+    pub description: &'static str,
+}
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty = $default:expr;)*) => {
+        /// The settings of one session. A query works on the copy that it took at its start.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Settings {
+            $($(#[doc = $doc])+ pub $name: $kind,)*
+        }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        impl Settings {
+            /// Whether a setting of this name exists; names are not case-sensitive.
+            pub fn contains(name: &str) -> bool {
+                [$(stringify!($name)),*].iter().any(|it| it.eq_ignore_ascii_case(name))
+            }
+
+            /// Sets one setting from its text.
+            ///
+            /// Errs when no setting has this name or the text is not a value of its type; nothing is changed then.
+            pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
+                $(if name.eq_ignore_ascii_case(stringify!($name)) {
+                    self.$name = <$kind as SettingValue>::parse(value).ok_or_else(|| SettingError::Value {
+                        name: stringify!($name),
+                        value: value.to_owned(),
+                        expected: <$kind as SettingValue>::EXPECTED,
+                    })?;
+                    return Ok(());
+                })*
+                Err(SettingError::Unknown { name: name.to_owned() })
+            }
+
+            /// The text of one setting's value, if it exists.
+            pub fn get(&self, name: &str) -> Option<String> {
+                $(if name.eq_ignore_ascii_case(stringify!($name)) {
+                    return Some(self.$name.show());
+                })*
+                None
+            }
+
+            /// All settings, in the order of this file.
+            pub fn rows(&self) -> Vec<SettingRow> {
+                let defaults = Self::default();
+                vec![$(SettingRow {
+                    name: stringify!($name),
+                    value: self.$name.show(),
+                    default: defaults.$name.show(),
+                    description: concat!($($doc,)+).trim_ascii(),
+                },)*]
+            }
+        }
+    };
+}
+
+settings! {
+    /// A query runs where it arrived when its scans are estimated to read fewer bytes than this; 0 distributes whatever can be.
+    min_distribute_bytes: u64 = 32 << 20;
+    /// A leaf stage gets one task for each so many bytes that it reads, up to one a worker; 0 always takes every worker.
+    bytes_per_task: u64 = 16 << 20;
+    /// A join's build side is sent whole to every worker when it is estimated to be smaller than this many bytes.
+    broadcast_bytes_max: u64 = 10 << 20;
+    /// Threads, and so partitions, of one query on one node; 0 takes the cores that the node was given.
+    max_threads: u64 = 0;
+    /// Rows of one batch.
+    batch_size: u64 = 8192;
+    /// Bytes of one task's unread output at which its producer starts to wait for its consumers.
+    exchange_buffer_bytes: u64 = 16 << 20;
+    /// Milliseconds after which a statement is ended with an error; 0 is no limit.
+    max_execution_time: u64 = 0;
+    /// Milliseconds that a coordinator waits for a worker to accept a task, and a task for its input to be announced.
+    task_start_timeout_ms: u64 = 30_000;
+    /// Rows of the result that are read ahead of the client.
+    result_read_ahead_rows: u64 = 16_384;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_reads_back() {
+        let mut settings = Settings::default();
+        settings.set("MIN_distribute_bytes", "0").unwrap();
+        assert_eq!(settings.get("min_distribute_bytes").as_deref(), Some("0"));
+        let row = &settings.rows()[0];
+        assert_eq!((row.name, row.value.as_str(), row.default.as_str()), ("min_distribute_bytes", "0", "33554432"));
+        assert!(row.description.starts_with("A query runs where"), "{}", row.description);
+    }
+
+    #[test]
+    fn a_wrong_set_changes_nothing() {
+        let mut settings = Settings::default();
+        assert!(matches!(settings.set("no_such", "1"), Err(SettingError::Unknown { .. })));
+        assert!(matches!(settings.set("batch_size", "many"), Err(SettingError::Value { .. })));
+        assert_eq!(settings, Settings::default());
+    }
+}

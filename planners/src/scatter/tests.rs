@@ -1,0 +1,299 @@
+//! Cut plans are run task by task in this process, with plain vectors for exchanges: the rows must be those of the
+//! plan that was not cut.
+
+use std::collections::HashMap;
+
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::common::ScalarValue;
+use datafusion::dataframe::DataFrameWriteOptions;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::metrics::Time;
+use datafusion::physical_plan::repartition::BatchPartitioner;
+use datafusion::physical_plan::{collect, execute_stream_partitioned};
+use datafusion::prelude::*;
+use futures::TryStreamExt;
+use sheaf_common::QueryId;
+
+use super::*;
+use crate::leaf::instantiate;
+use crate::reschedule::{Worker, place};
+use crate::splits;
+
+/// Rows of one stage: by task, then by output partition.
+type Output = Vec<Vec<Vec<RecordBatch>>>;
+
+async fn context(directory: &std::path::Path) -> SessionContext {
+    let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(3));
+    let big = "SELECT value AS k, value % 7 AS g, CASE WHEN value % 11 = 0 THEN NULL ELSE value * 3 END AS v, \
+               concat('s', value % 13) AS s FROM generate_series(1, 400)";
+    let small = "SELECT value * 5 AS k, CASE WHEN value % 4 = 0 THEN NULL ELSE value % 5 END AS g, \
+                 concat('t', value) AS name FROM generate_series(1, 40)";
+    for (name, sql, files) in [("big", big, 4), ("small", small, 2), ("one", "SELECT 1 AS k, 2 AS g", 1)] {
+        for file in 0..files {
+            let path = directory.join(name).join(format!("{file}.parquet"));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let part = ctx.sql(&format!("SELECT * FROM ({sql}) WHERE k % {files} = {file}")).await.unwrap();
+            let options = DataFrameWriteOptions::new().with_single_file_output(true);
+            part.write_parquet(path.to_str().unwrap(), options, None).await.unwrap();
+        }
+        let path = directory.join(name);
+        ctx.register_parquet(name, path.to_str().unwrap(), ParquetReadOptions::default()).await.unwrap();
+    }
+    ctx.sql("CREATE VIEW nothing AS SELECT * FROM big WHERE k < 0").await.unwrap();
+    ctx
+}
+
+fn rows(batches: &[RecordBatch]) -> Vec<String> {
+    let options = FormatOptions::new().with_null("NULL");
+    let mut rows = vec![];
+    for batch in batches {
+        let columns: Vec<ArrayFormatter> =
+            batch.columns().iter().map(|it| ArrayFormatter::try_new(it, &options).unwrap()).collect();
+        for row in 0..batch.num_rows() {
+            rows.push(columns.iter().map(|it| it.value(row).to_string()).collect::<Vec<_>>().join("|"));
+        }
+    }
+    rows
+}
+
+/// The plan of one task with its boundaries fed from what earlier stages put out.
+fn connect(plan: PlanRef, outputs: &HashMap<StageId, Output>, task: usize, tasks: usize, ppt: usize) -> PlanRef {
+    plan.transform_up(|node| {
+        let Some(boundary) = node.downcast_ref::<NetworkBoundaryExec>() else { return Ok(Transformed::no(node)) };
+        let output = &outputs[&boundary.stage];
+        let partitions: Vec<Vec<RecordBatch>> = match boundary.kind {
+            BoundaryKind::Shuffle => (task * ppt..(task + 1) * ppt)
+                .map(|partition| output.iter().flat_map(|it| it[partition].clone()).collect())
+                .collect(),
+            BoundaryKind::Broadcast => vec![output.iter().flat_map(|it| it[0].clone()).collect()],
+            BoundaryKind::Gather | BoundaryKind::Merge => {
+                let own = output.iter().enumerate().filter(|(producer, _)| producer % tasks == task);
+                let mut own: Vec<_> = own.map(|(_, it)| it[0].clone()).collect();
+                if own.is_empty() {
+                    own.push(vec![]);
+                }
+                own
+            }
+        };
+        let source = MemorySourceConfig::try_new_exec(&partitions, node.schema(), None)?;
+        Ok(Transformed::yes(source as PlanRef))
+    })
+    .unwrap()
+    .data
+}
+
+async fn run_stages(plan: &DistributedPlan, ctx: &SessionContext) -> HashMap<StageId, Output> {
+    let workers: Vec<Worker> = (0..3)
+        .map(|n| Worker { id: n.to_string(), name: format!("w{n}"), host: String::new(), port: 0, cores: 2 })
+        .collect();
+    let placement = place(plan, QueryId(1), &workers).unwrap();
+    let mut outputs: HashMap<StageId, Output> = HashMap::new();
+    let mut subqueries = plan.subqueries.iter();
+    let mut next_subquery = subqueries.next();
+    for stage in &plan.stages {
+        // A subquery's stages stand before those of the plan that reads its value.
+        while let Some(subquery) = next_subquery
+            && stages_of(&subquery.plan).iter().all(|it| outputs.contains_key(it))
+        {
+            let root = connect(Arc::clone(&subquery.plan), &outputs, 0, 1, 1);
+            let batches = collect(root, ctx.task_ctx()).await.unwrap();
+            let value = match batches.iter().find(|batch| batch.num_rows() > 0) {
+                Some(batch) => ScalarValue::try_from_array(batch.column(0), 0).unwrap(),
+                None => ScalarValue::try_from(subquery.plan.schema().field(0).data_type()).unwrap(),
+            };
+            subquery.results.set(subquery.index, value).unwrap();
+            next_subquery = subqueries.next();
+        }
+        let mut output = vec![];
+        for task in &placement.stages[&stage.stage] {
+            let own = instantiate(Arc::clone(&stage.plan), &task.splits).unwrap();
+            let own = connect(own, &outputs, task.task, stage.task_count, stage.partitions_per_task);
+            let mut partitions: Vec<Vec<RecordBatch>> = vec![vec![]; stage.output.partitions()];
+            // All at once: partitions of a join wait for one another. Reset: tasks never share what nodes remember.
+            let own = reset_plan_states(own).unwrap();
+            let streams = execute_stream_partitioned(own, ctx.task_ctx()).unwrap();
+            let collected = streams.into_iter().map(|stream| stream.try_collect::<Vec<RecordBatch>>());
+            for batches in futures::future::try_join_all(collected).await.unwrap() {
+                for batch in batches {
+                    match &stage.output {
+                        StageOutput::Hash { exprs, partitions: n } => {
+                            let mut partitioner =
+                                BatchPartitioner::new_hash_partitioner(exprs.clone(), *n, Time::new()).unwrap();
+                            let place = |partition: usize, batch| {
+                                partitions[partition].push(batch);
+                                Ok(())
+                            };
+                            partitioner.partition(batch, place).unwrap();
+                        }
+                        StageOutput::Broadcast | StageOutput::Gather => partitions[0].push(batch),
+                    }
+                }
+            }
+            output.push(partitions);
+        }
+        outputs.insert(stage.stage, output);
+    }
+    outputs
+}
+
+fn stages_of(plan: &PlanRef) -> Vec<StageId> {
+    let mut stages = vec![];
+    plan.apply(|node| {
+        stages.extend(node.downcast_ref::<NetworkBoundaryExec>().map(|it| it.stage));
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .unwrap();
+    stages
+}
+
+async fn cut(ctx: &SessionContext, options: &ScatterOptimizer, sql: &str) -> DistributedPlan {
+    let mut config = ctx.copied_config().with_create_default_catalog_and_schema(false);
+    options.configure(config.options_mut());
+    let rules = physical_rules();
+    let state = SessionStateBuilder::new_from_existing(ctx.state())
+        .with_config(config)
+        .with_physical_optimizer_rules(rules)
+        .build();
+    let logical = state.create_logical_plan(sql).await.unwrap();
+    let plan = state.create_physical_plan(&logical).await.unwrap();
+    let runtime = ctx.runtime_env();
+    let found = splits::of_plan(&plan, &runtime, options.workers, options.partitions(), None).await.unwrap();
+    options
+        .optimize(&plan, &found, state.config_options())
+        .unwrap_or_else(|error| panic!("{sql}: {error}\n{}", displayable(&plan)))
+}
+
+fn displayable(plan: &PlanRef) -> String {
+    datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string()
+}
+
+async fn check(ctx: &SessionContext, options: &ScatterOptimizer, sql: &str) {
+    let plan = cut(ctx, options, sql).await;
+    let outputs = run_stages(&plan, ctx).await;
+    let root = connect(Arc::clone(&plan.root), &outputs, 0, 1, 1);
+    let found = rows(&collect(root, ctx.task_ctx()).await.unwrap());
+    let expected = rows(&ctx.sql(sql).await.unwrap().collect().await.unwrap());
+    let (mut found_sorted, mut expected_sorted) = (found.clone(), expected.clone());
+    found_sorted.sort();
+    expected_sorted.sort();
+    let stages: String = plan
+        .stages
+        .iter()
+        .map(|it| format!("stage {} x{}\n{}", it.stage, it.task_count, displayable(&it.plan)))
+        .collect();
+    assert_eq!(found_sorted, expected_sorted, "{sql}\n{stages}root\n{}", displayable(&plan.root));
+    if sql.contains("big ORDER BY k") {
+        assert_eq!(found, expected, "{sql}\n{stages}root\n{}", displayable(&plan.root));
+    }
+    assert!(plan.is_distributed(), "{sql}");
+}
+
+const QUERIES: &[&str] = &[
+    "SELECT * FROM big",
+    "SELECT k, v + 1 FROM big WHERE g = 3",
+    "SELECT count(*), sum(v), min(s), avg(v) FROM big WHERE k > 5",
+    "SELECT g, count(*), sum(v) FROM big GROUP BY g",
+    "SELECT g, count(DISTINCT s), sum(DISTINCT v % 5) FROM big GROUP BY g",
+    "SELECT count(DISTINCT s) FROM big",
+    "SELECT g, s, sum(v) FROM big GROUP BY ROLLUP (g, s)",
+    "SELECT g, s, count(*), grouping(g) FROM big GROUP BY CUBE (g, s)",
+    "SELECT DISTINCT s FROM big",
+    "SELECT k, v FROM big ORDER BY k DESC",
+    "SELECT k, v FROM big ORDER BY k LIMIT 7",
+    "SELECT k, v FROM big ORDER BY k LIMIT 7 OFFSET 5",
+    "SELECT count(*) FROM (SELECT * FROM big LIMIT 10)",
+    "SELECT count(*) FROM (SELECT * FROM big WHERE v > 3 LIMIT 10 OFFSET 3)",
+    "SELECT count(*) FROM (SELECT * FROM one LIMIT 1)",
+    "SELECT b.k, s.name FROM big b JOIN small s ON b.k = s.k",
+    "SELECT b.k, s.name FROM big b LEFT JOIN small s ON b.k = s.k",
+    "SELECT b.k, s.name FROM small s LEFT JOIN big b ON b.k = s.k AND b.v > 100",
+    "SELECT b.k, s.name FROM big b RIGHT JOIN small s ON b.k = s.k + 300",
+    "SELECT b.k, s.name FROM big b FULL JOIN small s ON b.k = s.k + 300",
+    "SELECT k FROM big WHERE k IN (SELECT k FROM small)",
+    "SELECT k FROM big WHERE k NOT IN (SELECT k FROM small)",
+    "SELECT k FROM big WHERE g NOT IN (SELECT g FROM small)",
+    "SELECT k FROM big WHERE g NOT IN (SELECT g FROM small WHERE g IS NOT NULL)",
+    "SELECT k FROM big WHERE g NOT IN (SELECT g FROM nothing)",
+    "SELECT k FROM big b WHERE EXISTS (SELECT 1 FROM small s WHERE s.g = b.g)",
+    "SELECT k FROM big b WHERE NOT EXISTS (SELECT 1 FROM small s WHERE s.g = b.g AND s.k > b.k)",
+    "SELECT count(*) FROM big b JOIN small s ON b.k < s.k",
+    "SELECT b.k, s.k FROM big b LEFT JOIN small s ON b.k > s.k * 9",
+    "SELECT b.k, s.k FROM big b RIGHT JOIN small s ON b.k > s.k * 9",
+    "SELECT b.k, s.k FROM big b FULL JOIN small s ON b.k > s.k * 9",
+    "SELECT count(*) FROM big CROSS JOIN small",
+    "SELECT count(*) FROM big CROSS JOIN one",
+    "SELECT k, row_number() OVER (PARTITION BY g ORDER BY k) FROM big",
+    "SELECT k, sum(v) OVER (PARTITION BY s ORDER BY k ROWS 2 PRECEDING), rank() OVER (ORDER BY k) FROM big",
+    "SELECT k, sum(v) OVER () FROM big",
+    "SELECT k FROM big UNION ALL SELECT k FROM small UNION ALL SELECT 1",
+    "SELECT g FROM big UNION SELECT g FROM small",
+    "SELECT count(*) FROM big UNION ALL SELECT count(*) FROM small",
+    "SELECT k FROM big UNION ALL SELECT count(*) FROM small",
+    "SELECT g FROM big INTERSECT SELECT g FROM small",
+    "SELECT k FROM big EXCEPT SELECT k FROM small",
+    "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 9) SELECT * FROM r JOIN big ON n = k",
+    "SELECT k, (SELECT max(k) FROM small) FROM big WHERE k > (SELECT avg(k) FROM small)",
+    "SELECT k, (SELECT count(*) FROM small s WHERE s.g = b.g) FROM big b",
+    "SELECT k FROM big WHERE k = (SELECT k FROM nothing)",
+    "SELECT a.g, count(*) FROM big a JOIN big b ON a.g = b.g JOIN small s ON s.g = a.g GROUP BY a.g ORDER BY 2",
+    "SELECT g, n FROM (SELECT g, count(*) n FROM big GROUP BY g) JOIN small USING (g)",
+    "SELECT * FROM nothing",
+    "SELECT count(*), sum(v) FROM nothing",
+    "SELECT g, sum(v) FROM nothing GROUP BY g",
+    "SELECT b.k, n.k FROM big b LEFT JOIN nothing n ON b.k = n.k",
+    "SELECT max(k) FROM big WHERE s IN (SELECT s FROM big WHERE v > (SELECT avg(v) FROM big))",
+];
+
+async fn check_all(options: ScatterOptimizer, settings: &[(&str, &str)]) {
+    let directory = tempfile::tempdir().unwrap();
+    let ctx = context(directory.path()).await;
+    for (name, value) in settings {
+        ctx.sql(&format!("SET {name} = {value}")).await.unwrap();
+    }
+    for sql in QUERIES {
+        check(&ctx, &options, sql).await;
+    }
+}
+
+fn options(broadcast_bytes_max: u64) -> ScatterOptimizer {
+    ScatterOptimizer { workers: 3, partitions_per_task: 2, broadcast_bytes_max, bytes_per_task: 0 }
+}
+
+#[tokio::test]
+async fn rows_are_those_of_one_process_with_broadcasts() {
+    check_all(options(1 << 20), &[]).await;
+}
+
+#[tokio::test]
+async fn rows_are_those_of_one_process_with_shuffles() {
+    check_all(options(0), &[]).await;
+}
+
+#[tokio::test]
+async fn rows_are_those_of_one_process_with_sort_merge_joins() {
+    check_all(options(0), &[("datafusion.optimizer.prefer_hash_join", "false")]).await;
+}
+
+#[tokio::test]
+async fn rows_are_those_of_one_process_on_one_worker() {
+    let options = ScatterOptimizer { workers: 1, partitions_per_task: 1, broadcast_bytes_max: 0, bytes_per_task: 0 };
+    check_all(options, &[]).await;
+}
+
+#[tokio::test]
+async fn a_small_build_side_is_broadcast_and_a_large_one_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let ctx = context(directory.path()).await;
+    let sql = "SELECT b.k FROM big b JOIN small s ON b.k = s.k";
+    let broadcasts = |plan: &DistributedPlan| {
+        plan.stages.iter().filter(|stage| matches!(stage.output, StageOutput::Broadcast)).count()
+    };
+    assert_eq!(broadcasts(&cut(&ctx, &options(1 << 20), sql).await), 1);
+    assert_eq!(broadcasts(&cut(&ctx, &options(0), sql).await), 0);
+    // Unmatched rows of the build side cannot be told by one task alone.
+    let sql = "SELECT s.k FROM small s FULL JOIN big b ON b.k = s.k";
+    assert_eq!(broadcasts(&cut(&ctx, &options(1 << 20), sql).await), 0);
+}

@@ -1,0 +1,107 @@
+//! Errors on their way between nodes: a [`WireError`] into a gRPC status and back, and those that arise here.
+
+use datafusion::error::DataFusionError;
+use sheaf_common::{ErrorCode, WireError};
+use tokio::task::JoinError;
+use tonic::{Code, Status};
+
+use crate::messages::WorkerAddress;
+
+/// Bytes of a message that travel. A status is a header: one without a limit would be refused by the other side,
+/// and the cause lost.
+const MESSAGE_BYTES_MAX: usize = 16 << 10;
+
+/// The status whose details hold the whole error.
+pub fn to_status(error: &WireError) -> Status {
+    let mut error = error.clone();
+    if error.message.len() > MESSAGE_BYTES_MAX {
+        let end = error.message.floor_char_boundary(MESSAGE_BYTES_MAX);
+        error.message.truncate(end);
+        error.message.push_str(" …");
+    }
+    let code = Code::from_i32(error.code.numbers().grpc);
+    match serde_json::to_vec(&error) {
+        Ok(details) => Status::with_details(code, format!("{:?}", error.code), details.into()),
+        Err(_) => Status::new(code, error.message),
+    }
+}
+
+/// The error that a call to `worker` ended with. A status that no node of ours made means that the connection broke.
+pub fn from_status(status: &Status, worker: &WorkerAddress) -> WireError {
+    match serde_json::from_slice(status.details()) {
+        Ok(error) => error,
+        Err(_) => {
+            let mut detail = status.message().to_owned();
+            // The transport's own message says little without its cause.
+            let mut source = std::error::Error::source(status);
+            while let Some(error) = source {
+                let text = error.to_string();
+                if !detail.contains(&text) {
+                    detail = format!("{detail}: {text}");
+                }
+                source = error.source();
+            }
+            worker_lost(worker, detail)
+        }
+    }
+}
+
+/// The connection to a worker could not be made, or broke.
+pub fn worker_lost(worker: &WorkerAddress, detail: impl std::fmt::Display) -> WireError {
+    let name = if worker.node.is_empty() { worker.to_string() } else { format!("{} ({worker})", worker.node) };
+    WireError::new(ErrorCode::WorkerLost, format!("worker {name} is lost: {detail}")).retryable()
+}
+
+/// As DataFusion's streams carry it.
+pub fn external(error: WireError) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// The error of a spawned future that did not come to its end.
+pub fn from_join(error: JoinError) -> WireError {
+    match error.try_into_panic() {
+        Ok(panic) => from_panic(panic.as_ref()),
+        Err(_) => WireError::new(ErrorCode::Cancelled, "the task was cancelled"),
+    }
+}
+
+/// The error of code that panicked: a bug, but one that must not take the node down, and may not strike elsewhere.
+pub fn from_panic(panic: &(dyn std::any::Any + Send)) -> WireError {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = format!("panic in task: {}", text.unwrap_or("no message"));
+    WireError::new(ErrorCode::Internal, text).retryable()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sheaf_common::error::Origin;
+
+    fn address() -> WorkerAddress {
+        WorkerAddress { node: "w1-5".into(), host: "h".into(), port: 9 }
+    }
+
+    #[test]
+    fn an_error_survives_its_status() {
+        let origin = Origin { stage: 2, task: 3, worker: "w1".into() };
+        for code in ErrorCode::ALL {
+            let error = WireError::new(code, "größer als\nes geht").at(origin.clone());
+            assert_eq!(from_status(&to_status(&error), &address()), error);
+            assert_eq!(to_status(&error).code() as i32, code.numbers().grpc);
+        }
+    }
+
+    #[test]
+    fn a_long_message_is_cut_at_a_character() {
+        let error = WireError::new(ErrorCode::Internal, "ä".repeat(1 << 20));
+        let back = from_status(&to_status(&error), &address());
+        assert!(back.message.starts_with("ääää") && back.message.len() < MESSAGE_BYTES_MAX + 10);
+    }
+
+    #[test]
+    fn a_status_of_the_transport_is_a_lost_worker() {
+        let error = from_status(&Status::unavailable("broken pipe"), &address());
+        assert_eq!((error.code, error.retryable), (ErrorCode::WorkerLost, true));
+        assert_eq!(error.message, "worker w1-5 (h:9) is lost: broken pipe");
+    }
+}

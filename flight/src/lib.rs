@@ -1,0 +1,25 @@
+//! The data plane: where tasks leave their rows, how other tasks read them, and what nodes say to one another.
+//!
+//! Does not know: SQL, catalogs, sessions. Start at [`worker`] (what a worker has to do), then [`exchange`] (where rows
+//! wait), [`service`] and [`client`] (the two ends of the wire), [`remote_exec`] (the wire as a leaf of a plan).
+
+pub mod channel;
+pub mod client;
+pub mod codec;
+pub mod encoding;
+pub mod error;
+pub mod exchange;
+pub mod messages;
+pub mod remote_exec;
+pub mod report;
+pub mod service;
+pub mod sink;
+pub mod worker;
+
+pub use channel::{ChannelResolver, InProcessChannels, PooledChannels, WorkerChannel};
+pub use client::{ClusterSecret, FlightClient};
+pub use messages::{SubmitRequest, TaskEvent, WorkerAddress};
+pub use remote_exec::RemoteExec;
+pub use report::TaskReport;
+pub use service::{NodeActions, NodeService};
+pub use worker::{TaskRunner, WorkerOptions, WorkerState};

@@ -1,0 +1,318 @@
+//! What nodes say to one another besides rows: typed requests and answers, and the names of the actions that carry them.
+//!
+//! The types here are the ones that the rest of the engine uses. Their protobuf form stands in `messages/wire.rs`;
+//! [`Message`] goes from one to the other. Plans travel in them as opaque bytes, made by [`crate::codec`].
+
+mod wire;
+
+use bytes::Bytes;
+use sheaf_common::settings::Settings;
+use sheaf_common::{ErrorCode, QueryId, StageId, TaskId, WireError};
+use sheaf_planners::stage::TaskSplits;
+
+use crate::report::TaskReport;
+
+/// Raised when a message changes in a way that an older node would misread. Nodes of two versions refuse each other.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The actions that every node answers. Others go to [`crate::service::NodeActions`].
+pub mod action {
+    /// [`super::SubmitRequest`] in, a stream of [`super::TaskEvent`] out: the query's lease on the worker.
+    pub const SUBMIT_TASKS: &str = "sheaf.v1.SubmitTasks";
+    /// [`super::QueryRequest`] in: the query's tasks are aborted, its buffers dropped, later requests for it refused.
+    pub const CANCEL_QUERY: &str = "sheaf.v1.CancelQuery";
+    /// [`super::QueryRequest`] in: as a cancel, but of a query that came to its end.
+    pub const RELEASE: &str = "sheaf.v1.Release";
+    /// Nothing in, [`super::WorkerInfo`] out.
+    pub const WORKER_INFO: &str = "sheaf.v1.WorkerInfo";
+    /// Nothing in, [`super::TaskList`] out.
+    pub const LIST_TASKS: &str = "sheaf.v1.ListTasks";
+}
+
+/// A message with a protobuf form.
+pub trait Message: Sized {
+    fn encode(&self) -> Result<Bytes, WireError>;
+
+    /// Errs when the bytes are no such message, or one of another protocol version.
+    fn decode(bytes: &[u8]) -> Result<Self, WireError>;
+}
+
+/// Where a worker is reached, and which run of it is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct WorkerAddress {
+    /// Unique among all nodes that ever lived: a worker started again at the same address is another one.
+    /// Empty when it does not matter which run answers.
+    pub node: String,
+    pub host: String,
+    pub port: u16,
+}
+
+impl std::fmt::Display for WorkerAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Where a task's output is read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TaskAddress {
+    pub task: TaskId,
+    pub worker: WorkerAddress,
+}
+
+/// The producers of one network boundary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageInput {
+    pub stage: StageId,
+    /// By task index.
+    pub tasks: Vec<TaskAddress>,
+}
+
+/// One task to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskSpec {
+    /// Index within the stage.
+    pub task: u32,
+    pub attempt: u32,
+    pub splits: Vec<TaskSplits>,
+}
+
+/// The tasks of one stage that one worker is to run, and what they have in common.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageSubmit {
+    pub stage: StageId,
+    /// Plan and output, as [`crate::codec::encode_stage`] made them.
+    pub plan: Bytes,
+    /// Partitions of each task's exchange buffer: those of a hash output, else 1.
+    pub output_partitions: u32,
+    /// How often each partition is going to be read: by every consumer task of a broadcast, else once.
+    pub readers: u32,
+    /// Tasks of the whole stage, on all workers.
+    pub task_count: u32,
+    pub partitions_per_task: u32,
+    pub inputs: Vec<StageInput>,
+    pub tasks: Vec<TaskSpec>,
+}
+
+/// Asks one worker to run tasks of one query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SubmitRequest {
+    pub query: QueryId,
+    /// The coordinator's name, for `system.tasks` and for messages.
+    pub coordinator: String,
+    /// The run of the worker that is meant; another one refuses. Empty for whichever answers.
+    pub worker: String,
+    /// DataFusion's options that differ from their defaults, the time zone among them.
+    pub config: Vec<(String, String)>,
+    pub settings: Settings,
+    /// The statement's `now()`, in nanoseconds since 1970 UTC.
+    pub now_ns: i64,
+    /// Milliseconds from now after which the tasks end with a timeout; 0 is no limit. A duration and not a point in
+    /// time, since nodes need not agree on the time of day.
+    pub deadline_ms: u64,
+    /// Producers before their consumers.
+    pub stages: Vec<StageSubmit>,
+}
+
+/// What becomes of submitted tasks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TaskEvent {
+    /// All tasks of the request are known to the worker: their output can be read from now on.
+    Accepted,
+    /// A task wrote its last row. Its output is held until the query is released.
+    Finished { task: TaskId, report: Box<TaskReport> },
+    /// A task ended with an error. Its consumers get the same error.
+    Failed { task: TaskId, error: WireError },
+}
+
+/// Names a query; the body of a cancel and of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueryRequest {
+    pub query: QueryId,
+}
+
+/// Names one partition of one task's output; what a Flight ticket holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionTicket {
+    pub task: TaskId,
+    pub partition: u32,
+    /// The run of the worker that is meant, as in [`SubmitRequest::worker`].
+    pub worker: String,
+    /// Milliseconds to wait for a task that the worker does not know yet.
+    pub wait_ms: u64,
+}
+
+/// What a worker says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WorkerInfo {
+    pub node: String,
+    pub version: String,
+    pub cores: u32,
+    /// Tasks that are known now, in whatever state.
+    pub tasks: u32,
+    /// Queries that hold a lease now.
+    pub queries: u32,
+    /// Unread bytes in exchange buffers.
+    pub exchange_bytes: u64,
+    /// Bytes that the memory pool has given out.
+    pub reserved_bytes: u64,
+    /// What it may give out; 0 where there is no limit.
+    pub memory_limit_bytes: u64,
+    /// Bytes that operators have on disk.
+    pub spill_bytes: u64,
+    /// When it began, in milliseconds since 1970 UTC.
+    pub started_ms: u64,
+}
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskState {
+    /// Accepted, not started.
+    Waiting,
+    Running,
+    /// Its output is held for its consumers.
+    Finished,
+    Failed,
+}
+
+impl TaskState {
+    /// The word that `system.tasks` shows.
+    pub fn name(self) -> &'static str {
+        match self {
+            TaskState::Waiting => "waiting",
+            TaskState::Running => "running",
+            TaskState::Finished => "finished",
+            TaskState::Failed => "failed",
+        }
+    }
+}
+
+/// One row of `system.tasks`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskRow {
+    pub task: TaskId,
+    pub state: TaskState,
+    pub coordinator: String,
+    pub output_rows: u64,
+    /// Bytes of its output that are held.
+    pub buffered_bytes: u64,
+    /// Milliseconds since 1970 UTC.
+    pub started_ms: u64,
+}
+
+/// The answer to [`action::LIST_TASKS`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TaskList {
+    pub tasks: Vec<TaskRow>,
+}
+
+fn malformed(what: &str, detail: impl std::fmt::Display) -> WireError {
+    WireError::new(ErrorCode::InvalidArgument, format!("malformed {what} message: {detail}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::OperatorReport;
+    use datafusion::common::ScalarValue;
+    use sheaf_planners::stage::{FileSplit, Split};
+
+    fn check<M: Message + PartialEq + std::fmt::Debug>(message: &M) {
+        let bytes = message.encode().unwrap();
+        assert_eq!(&M::decode(&bytes).unwrap(), message);
+    }
+
+    fn task() -> TaskId {
+        TaskId { query: QueryId::new(3, 9), stage: StageId(2), task: 1, attempt: 4 }
+    }
+
+    fn request() -> SubmitRequest {
+        let worker = WorkerAddress { node: "w1-77".into(), host: "::1".into(), port: 9090 };
+        let mut settings = Settings::default();
+        settings.set("batch_size", "17").unwrap();
+        let file = FileSplit {
+            path: "data/a b.parquet".into(),
+            size: 1 << 40,
+            modified_ms: -5,
+            etag: Some("e".into()),
+            range: Some((4, 99)),
+            partition_values: vec![ScalarValue::from("x"), ScalarValue::Int64(None)],
+            weight: 12,
+        };
+        let whole_file = FileSplit { range: None, etag: None, ..file.clone() };
+        SubmitRequest {
+            query: QueryId::new(3, 9),
+            coordinator: "c".into(),
+            worker: "w".into(),
+            config: vec![("datafusion.execution.time_zone".into(), "Asia/Tokyo".into())],
+            settings,
+            now_ns: -1,
+            deadline_ms: 5,
+            stages: vec![StageSubmit {
+                stage: StageId(2),
+                plan: Bytes::from_static(b"plan"),
+                output_partitions: 8,
+                readers: 3,
+                task_count: 2,
+                partitions_per_task: 4,
+                inputs: vec![StageInput { stage: StageId(1), tasks: vec![TaskAddress { task: task(), worker }] }],
+                tasks: vec![TaskSpec {
+                    task: 1,
+                    attempt: 0,
+                    splits: vec![TaskSplits {
+                        leaf: 7,
+                        partitions: vec![
+                            vec![],
+                            vec![Split::Whole, Split::Share],
+                            vec![Split::Rows { start: 3, end: u64::MAX, weight: 1 }, Split::File(file.clone())],
+                            vec![Split::Files(vec![file, whole_file])],
+                        ],
+                    }],
+                }],
+            }],
+        }
+    }
+
+    #[test]
+    fn messages_survive_the_wire() {
+        check(&request());
+        check(&TaskEvent::Accepted);
+        let error = WireError::new(ErrorCode::DivisionByZero, "divide by zero");
+        check(&TaskEvent::Failed { task: task(), error });
+        let operator = OperatorReport { name: "FilterExec".into(), output_rows: 5, ..Default::default() };
+        let report = TaskReport { output_rows: 5, operators: vec![operator], ..Default::default() };
+        check(&TaskEvent::Finished { task: task(), report: Box::new(report) });
+        check(&QueryRequest { query: QueryId(u64::MAX) });
+        check(&PartitionTicket { task: task(), partition: 3, worker: "w".into(), wait_ms: 1 });
+        check(&WorkerInfo { node: "n".into(), cores: 3, reserved_bytes: 1 << 50, ..Default::default() });
+        for state in [TaskState::Waiting, TaskState::Running, TaskState::Finished, TaskState::Failed] {
+            let row = TaskRow {
+                task: task(),
+                state,
+                coordinator: "c".into(),
+                output_rows: 1,
+                buffered_bytes: 2,
+                started_ms: 3,
+            };
+            check(&TaskList { tasks: vec![row] });
+        }
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        assert_eq!(SubmitRequest::decode(b"\xff\xff").unwrap_err().code, ErrorCode::InvalidArgument);
+        // An empty message has version 0.
+        let error = SubmitRequest::decode(b"").unwrap_err();
+        assert!(error.message.contains("protocol version 0"), "{error}");
+    }
+
+    #[test]
+    fn ipv6_hosts_are_bracketed() {
+        let address = WorkerAddress { node: String::new(), host: "::1".into(), port: 9 };
+        assert_eq!(address.to_string(), "[::1]:9");
+    }
+}

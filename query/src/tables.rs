@@ -1,0 +1,99 @@
+//! Table engines: what a name in FROM can stand for.
+//!
+//! [`external`]: files as a table. [`generated`]: rows that are made. [`roots`]: which files a statement may touch.
+//! [`tpch_files`] writes TPC-H as Parquet. [`mysql_types`]: how a column's type is called by MySQL.
+
+pub mod external;
+pub mod files;
+pub mod generated;
+pub mod mysql_types;
+pub mod roots;
+pub mod tpch_files;
+
+use std::error::Error;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use datafusion::error::DataFusionError;
+use datafusion::execution::cache::cache_manager::CacheManagerConfig;
+use sheaf_common::{Classify, ErrorCode, WireError};
+
+pub use roots::Roots;
+
+/// What can be wrong with the files behind a table.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TableError {
+    /// The path leads outside the folders that the server was told to serve. The client's to mend, or the operator's.
+    #[error("access to '{path}' is denied: it is not within a folder that this server may read")]
+    AccessDenied { path: String },
+    /// There is nothing at the path.
+    #[error("file '{path}' does not exist")]
+    FileNotFound { path: String },
+    /// A folder or pattern without a file that the format could read.
+    #[error("no {format} file found at '{path}': add files, or declare the columns of the table")]
+    NoFiles { path: String, format: &'static str },
+    /// A file is there but cannot be read: damaged, of another format, or the disk failed.
+    #[error("cannot read file '{path}'")]
+    Unreadable { path: String, source: Arc<dyn Error + Send + Sync> },
+    /// A location, format or option that this server does not know.
+    #[error("{what} is not supported")]
+    Unsupported { what: String },
+    /// A location, format or option that makes no sense.
+    #[error("{what}")]
+    Invalid { what: String },
+}
+
+impl TableError {
+    pub(crate) fn unreadable(path: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Unreadable { path: path.into(), source: Arc::from(source.into()) }
+    }
+
+    pub(crate) fn invalid(what: impl Into<String>) -> Self {
+        Self::Invalid { what: what.into() }
+    }
+}
+
+impl Classify for TableError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::AccessDenied { .. } => ErrorCode::AccessDenied,
+            Self::FileNotFound { .. } | Self::NoFiles { .. } | Self::Unreadable { .. } => ErrorCode::FileUnreadable,
+            Self::Unsupported { .. } => ErrorCode::Unsupported,
+            Self::Invalid { .. } => ErrorCode::InvalidArgument,
+        }
+    }
+}
+
+impl From<TableError> for DataFusionError {
+    fn from(error: TableError) -> Self {
+        to_datafusion(&error)
+    }
+}
+
+/// One of our errors as DataFusion carries it: the whole chain of causes in one message, the code kept.
+pub fn to_datafusion(error: &(impl Classify + Error)) -> DataFusionError {
+    DataFusionError::External(Box::new(wire(error)))
+}
+
+pub(crate) fn wire(error: &(impl Classify + Error)) -> WireError {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // A cause that only repeats the text of its own cause is written once.
+        let text = cause.to_string();
+        if !message.contains(&text) {
+            let _ = write!(message, ": {text}");
+        }
+        source = cause.source();
+    }
+    let wire = WireError::new(error.code(), message);
+    if error.is_retryable() { wire.retryable() } else { wire }
+}
+
+/// How the caches of a runtime have to be set for tables to show what is on disk.
+///
+/// DataFusion's listing cache never notices a new file, so it is off. Its caches of footers and statistics compare a
+/// file's size and modification time at each use.
+pub fn cache_config() -> CacheManagerConfig {
+    CacheManagerConfig::default().with_list_files_cache(None).with_list_files_cache_limit(0)
+}

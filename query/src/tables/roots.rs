@@ -1,0 +1,167 @@
+//! The folders whose files statements may read, and the way from a location's text to a path within them.
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use super::TableError;
+
+/// Characters that make a path segment a pattern.
+const PATTERN: [char; 3] = ['*', '?', '['];
+
+/// The allow-list. Paths are compared after every symbolic link and `..` is resolved.
+#[derive(Debug, Clone)]
+pub struct Roots {
+    /// Where relative locations start.
+    base: PathBuf,
+    /// Invariant: canonical.
+    folders: Vec<PathBuf>,
+}
+
+/// A location that was found to be within the roots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// The file or folder; for a pattern the folder above its first segment. Invariant: canonical.
+    pub path: PathBuf,
+    /// What files have to match, relative to `path`.
+    pub pattern: Option<String>,
+    pub is_folder: bool,
+}
+
+impl Location {
+    /// The text that resolves to this location from anywhere.
+    pub fn text(&self) -> String {
+        match &self.pattern {
+            Some(pattern) => self.path.join(pattern).display().to_string(),
+            None => self.path.display().to_string(),
+        }
+    }
+}
+
+impl Roots {
+    /// Relative locations start at `base`; only what is below one of `folders` may be read.
+    ///
+    /// Errs when one of them does not exist or cannot be opened.
+    pub fn new(base: &Path, folders: &[PathBuf]) -> io::Result<Self> {
+        let named = |path: &Path| {
+            path.canonicalize().map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        };
+        Ok(Self { base: named(base)?, folders: folders.iter().map(|it| named(it)).collect::<io::Result<_>>()? })
+    }
+
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.folders
+    }
+
+    /// Finds what a location's text stands for: a file, a folder, or a pattern of files. Touches the disk.
+    ///
+    /// Errs when it leads outside the roots, or when it names neither something that exists nor a pattern.
+    pub fn resolve(&self, text: &str) -> Result<Location, TableError> {
+        let path = self.base.join(local_path(text)?);
+        let is_pattern = text.contains(PATTERN);
+        match path.canonicalize() {
+            Ok(path) => {
+                self.check(&path, text)?;
+                let is_folder = path.is_dir();
+                Ok(Location { path, pattern: None, is_folder })
+            }
+            Err(_) if is_pattern => self.resolve_pattern(&path, text),
+            Err(error) => Err(self.missing(&path, text, error)),
+        }
+    }
+
+    /// Errs unless a canonical path is within a root. `text` is what the error shows.
+    pub fn check(&self, path: &Path, text: &str) -> Result<(), TableError> {
+        match self.folders.iter().any(|folder| path.starts_with(folder)) {
+            true => Ok(()),
+            false => Err(TableError::AccessDenied { path: text.to_owned() }),
+        }
+    }
+
+    fn resolve_pattern(&self, path: &Path, text: &str) -> Result<Location, TableError> {
+        let is_literal = |it: &Component<'_>| !it.as_os_str().to_string_lossy().contains(PATTERN);
+        let prefix: PathBuf = path.components().take_while(is_literal).collect();
+        let rest: PathBuf = path.components().skip_while(is_literal).collect();
+        if rest.components().any(|it| !matches!(it, Component::Normal(_))) {
+            return Err(TableError::invalid(format!("pattern '{text}' must not lead upwards")));
+        }
+        let canonical = prefix.canonicalize().map_err(|error| self.missing(&prefix, text, error))?;
+        self.check(&canonical, text)?;
+        Ok(Location { path: canonical, pattern: Some(rest.to_string_lossy().into_owned()), is_folder: true })
+    }
+
+    /// Why a path could not be resolved, without telling what exists outside the roots.
+    fn missing(&self, path: &Path, text: &str, error: io::Error) -> TableError {
+        let existing = path.ancestors().find_map(|it| it.canonicalize().ok());
+        if let Some(Err(denied)) = existing.map(|it| self.check(&it, text)) {
+            return denied;
+        }
+        match error.kind() {
+            io::ErrorKind::NotFound => TableError::FileNotFound { path: text.to_owned() },
+            _ => TableError::unreadable(text, error),
+        }
+    }
+}
+
+/// The path of a location on this machine's disk.
+fn local_path(text: &str) -> Result<&Path, TableError> {
+    let path = match text.split_once("://") {
+        Some(("file", rest)) if rest.starts_with('/') => rest,
+        Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) => {
+            return Err(TableError::Unsupported { what: format!("location '{text}': only local files") });
+        }
+        _ => text,
+    };
+    match path.is_empty() || path.contains('\0') {
+        true => Err(TableError::invalid(format!("location '{text}' is not a path"))),
+        false => Ok(Path::new(path)),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A folder that is a root, and its [`Roots`]. Removed when the guard goes.
+    pub(crate) fn sandbox() -> (tempfile::TempDir, Roots) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let roots = Roots::new(&root, std::slice::from_ref(&root)).unwrap();
+        (folder, roots)
+    }
+
+    fn denied(roots: &Roots, text: &str) -> bool {
+        matches!(roots.resolve(text), Err(TableError::AccessDenied { .. }))
+    }
+
+    #[test]
+    fn nothing_leads_outside() {
+        let (folder, roots) = sandbox();
+        std::fs::write(folder.path().join("secret.csv"), "a\n1\n").unwrap();
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("root/up")).unwrap();
+        for text in ["../secret.csv", "/etc/passwd", "up/secret.csv", "up/*.csv", "../*.csv", "../none", "/"] {
+            assert!(denied(&roots, text), "{text}: {:?}", roots.resolve(text));
+        }
+    }
+
+    #[test]
+    fn finds_files_folders_and_patterns() {
+        let (folder, roots) = sandbox();
+        let root = folder.path().join("root").canonicalize().unwrap();
+        std::fs::create_dir(root.join("t")).unwrap();
+        std::fs::write(root.join("t/a[1].csv"), "").unwrap();
+        let location = |path: &str, pattern: Option<&str>, is_folder| Location {
+            path: root.join(path),
+            pattern: pattern.map(str::to_owned),
+            is_folder,
+        };
+        assert_eq!(roots.resolve("t").unwrap(), location("t", None, true));
+        assert_eq!(roots.resolve("t/a[1].csv").unwrap(), location("t/a[1].csv", None, false));
+        assert_eq!(roots.resolve("t/*.csv").unwrap(), location("t", Some("*.csv"), true));
+        let url = format!("file://{}", root.join("t").display());
+        assert_eq!(roots.resolve(&url).unwrap(), location("t", None, true));
+        assert!(matches!(roots.resolve("none.csv"), Err(TableError::FileNotFound { path }) if path == "none.csv"));
+        assert!(matches!(roots.resolve("s3://b/x.csv"), Err(TableError::Unsupported { .. })));
+        assert!(matches!(roots.resolve(""), Err(TableError::Invalid { .. })));
+    }
+}

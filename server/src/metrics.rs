@@ -1,0 +1,62 @@
+//! The figures of a node that are read when somebody asks for them: gauges at `/metrics`.
+//!
+//! What is counted as it happens stands in the crates where it happens.
+
+use metrics::{describe_gauge, gauge};
+
+const WORKERS_LIVE: &str = "sheaf_cluster_workers_live";
+const UPTIME: &str = "sheaf_node_uptime_seconds";
+const CONNECTIONS: &str = "sheaf_mysql_connections";
+const QUERIES_RUNNING: &str = "sheaf_query_running";
+const TASKS: &str = "sheaf_worker_tasks";
+const LEASES: &str = "sheaf_worker_queries";
+const EXCHANGE: &str = "sheaf_exchange_buffered_bytes";
+const MEMORY_RESERVED: &str = "sheaf_memory_reserved_bytes";
+const MEMORY_LIMIT: &str = "sheaf_memory_limit_bytes";
+const SPILL: &str = "sheaf_spill_used_bytes";
+
+/// Gives every gauge its words.
+pub fn describe() {
+    sheaf_query::metrics::describe();
+    describe_gauge!(WORKERS_LIVE, "workers that tasks are placed on; on a worker 1 while it is joined");
+    describe_gauge!(UPTIME, "seconds since the node started");
+    describe_gauge!(CONNECTIONS, "sessions of MySQL clients");
+    describe_gauge!(QUERIES_RUNNING, "statements that run now");
+    describe_gauge!(TASKS, "tasks of which something is left, in whatever state");
+    describe_gauge!(LEASES, "queries that have tasks here");
+    describe_gauge!(EXCHANGE, "unread bytes in exchange buffers");
+    describe_gauge!(MEMORY_RESERVED, "bytes that the memory pool has given out");
+    describe_gauge!(MEMORY_LIMIT, "bytes that the memory pool has in all");
+    describe_gauge!(SPILL, "bytes of spill files");
+}
+
+/// How a node stands at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    pub workers_live: usize,
+    pub uptime_s: u64,
+    pub connections: usize,
+    pub queries_running: usize,
+    pub tasks: u32,
+    pub leases: u32,
+    pub exchange_bytes: u64,
+    pub memory_reserved_bytes: usize,
+    pub memory_limit_bytes: usize,
+    pub spill_bytes: u64,
+}
+
+impl Figures {
+    /// Puts the figures where the next rendering finds them.
+    pub fn publish(&self) {
+        gauge!(WORKERS_LIVE).set(self.workers_live as f64);
+        gauge!(UPTIME).set(self.uptime_s as f64);
+        gauge!(CONNECTIONS).set(self.connections as f64);
+        gauge!(QUERIES_RUNNING).set(self.queries_running as f64);
+        gauge!(TASKS).set(self.tasks);
+        gauge!(LEASES).set(self.leases);
+        gauge!(EXCHANGE).set(self.exchange_bytes as f64);
+        gauge!(MEMORY_RESERVED).set(self.memory_reserved_bytes as f64);
+        gauge!(MEMORY_LIMIT).set(self.memory_limit_bytes as f64);
+        gauge!(SPILL).set(self.spill_bytes as f64);
+    }
+}

@@ -1,0 +1,65 @@
+//! Why a command failed. Printed as one chain, with exit status 1.
+
+use std::io;
+use std::path::PathBuf;
+
+use sheaf_common::config::ConfigError;
+use sheaf_common::telemetry::TelemetryError;
+use sheaf_query::tables::tpch_files::TpchFilesError;
+use sheaf_server::ServerError;
+
+use crate::local_cluster::LocalClusterError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error(transparent)]
+    LocalCluster(#[from] LocalClusterError),
+    #[error("cannot set up logs")]
+    Telemetry(#[from] TelemetryError),
+    #[error("cannot start threads")]
+    Threads(#[source] io::Error),
+    #[error("cannot watch for signals")]
+    Signals(#[source] io::Error),
+    #[error("folder {path:?} cannot be made or written")]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write the TPC-H tables to {path:?}")]
+    Tables {
+        path: PathBuf,
+        #[source]
+        source: TpchFilesError,
+    },
+    #[error("{what} failed")]
+    Statement {
+        what: String,
+        #[source]
+        source: mysql_async::Error,
+    },
+    #[error("{what} did not answer within {deadline_s} s")]
+    Deadline { what: String, deadline_s: u64 },
+    /// The demo ran to its end, and not every answer was right.
+    #[error("{n_wrong} of {n_all} answers are wrong: {names}")]
+    Wrong { n_wrong: usize, n_all: usize, names: String },
+    #[error("interrupted")]
+    Interrupted,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sheaf_server::error::chain;
+
+    #[test]
+    fn the_chain_is_one_line_from_the_outside_in() {
+        let source = io::Error::new(io::ErrorKind::PermissionDenied, "no entry");
+        let error = CliError::Folder { path: PathBuf::from("/data"), source };
+        assert_eq!(chain(&error), "folder \"/data\" cannot be made or written: no entry");
+    }
+}

@@ -1,0 +1,60 @@
+//! The harness of everything that needs a running server: real `sheaf` processes on free ports, stock MySQL clients
+//! against them, input files, and the sqllogictest driver.
+//!
+//! Knows nothing of how a query runs: it sees what a user sees, the command line, the ports and the files. Start at
+//! [`Cluster::start`]; a test body runs inside [`alone`], which gives it the machine and a deadline.
+
+pub mod binary;
+pub mod client;
+pub mod cluster;
+pub mod fixtures;
+pub mod suite;
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use client::{Client, Failure, Table};
+pub use cluster::{Cluster, ClusterSpec};
+
+/// One cluster at a time: tests that measure time or memory must not share the cores with another's processes.
+static MACHINE: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+
+/// Runs one test's body on a runtime of its own, with the machine to itself.
+///
+/// Panics when the body takes longer than `deadline`, the wait for the machine not counted: no test hangs.
+pub fn alone<F: Future>(deadline: Duration, body: F) -> F::Output {
+    let _machine = MACHINE.lock();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime needs only threads");
+    runtime.block_on(async {
+        match tokio::time::timeout(deadline, body).await {
+            Ok(output) => output,
+            Err(_) => panic!("the test did not end within {deadline:?}"),
+        }
+    })
+}
+
+/// The workspace's root folder.
+pub fn root() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().expect("the package stands in a folder of the workspace").to_owned()
+}
+
+/// A number from the environment, or `default` where it is not set.
+///
+/// Panics on a text that is no number: a mistyped seed must not look like a passed test.
+pub fn number_from_env(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} must be a number, it is {text:?}")),
+        Err(_) => default,
+    }
+}
+
+/// A line nobody overlooks, for what could not be tested on this machine.
+pub fn skip(what: &str, why: &str) {
+    eprintln!("\n******** SKIPPED: {what}: {why} ********\n");
+}

@@ -70,6 +70,12 @@ impl Rewrite<'_> {
             Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.starts_with('@') => {
                 self.variable(std::slice::from_ref(ident)).map(Some)
             }
+            // The one function that MySQL calls without brackets and that its dialect reads as a column.
+            Expr::Identifier(ident)
+                if self.is_mysql && ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("current_user") =>
+            {
+                Ok(self.session.information("current_user"))
+            }
             Expr::CompoundIdentifier(parts) if parts[0].quote_style.is_none() && parts[0].value.starts_with("@@") => {
                 self.variable(parts).map(Some)
             }

@@ -53,7 +53,9 @@ async fn rows_of(answer: Answer) -> Result<(Vec<String>, Vec<String>), QueryErro
     let mut lines = vec![];
     for batch in batches {
         for row in 0..batch.num_rows() {
-            let cell = |column: &arrow::array::ArrayRef| match column.is_null(row) {
+            // An array of the type Null holds no bitmap: only its logical nulls tell.
+            let is_null = |column: &arrow::array::ArrayRef| column.logical_nulls().is_some_and(|it| it.is_null(row));
+            let cell = |column: &arrow::array::ArrayRef| match is_null(column) {
                 true => "NULL".to_owned(),
                 false => array_value_to_string(column, row).unwrap(),
             };

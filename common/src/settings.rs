@@ -125,8 +125,6 @@ settings! {
     max_execution_time: u64 = 0;
     /// Milliseconds that a coordinator waits for a worker to accept a task, and a task for its input to be announced.
     task_start_timeout_ms: u64 = 30_000;
-    /// Rows of the result that are read ahead of the client.
-    result_read_ahead_rows: u64 = 16_384;
 }
 
 #[cfg(test)]

@@ -86,11 +86,16 @@ async fn cut(
 
 /// The stages that were encoded; errs with the first that is not the same when it comes back.
 fn round_trip(context: &SessionContext, plan: &DistributedPlan) -> Result<usize, String> {
-    // Any value will do: a subquery's is a literal by the time its reader is encoded.
+    // Any value of the field will do: a subquery's is a literal by the time its reader is encoded.
     for subquery in &plan.subqueries {
         let schema = subquery.plan.schema();
-        let null = ScalarValue::try_from(schema.field(0).data_type()).map_err(|error| error.to_string())?;
-        subquery.results.set(subquery.index, null).map_err(|error| error.to_string())?;
+        let field = schema.field(0);
+        let value = match field.is_nullable() {
+            true => ScalarValue::try_from(field.data_type()),
+            false => ScalarValue::new_default(field.data_type()),
+        };
+        let value = value.map_err(|error| error.to_string())?;
+        subquery.results.set(subquery.index, value).map_err(|error| error.to_string())?;
     }
     let task = context.task_ctx();
     for stage in &plan.stages {

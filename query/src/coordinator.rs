@@ -1,7 +1,7 @@
 //! The coordinator's side of a query: from a logical plan to rows.
 //!
 //! [`plan`] makes the plan that one process would run, decides whether spreading it pays, and if so plans it again
-//! for the whole cluster, cuts it and places its tasks. [`run`] sends the tasks out and returns the root's rows.
+//! for the whole cluster, cuts it and places its tasks. [`run()`] sends the tasks out and returns the root's rows.
 
 mod launch;
 mod run;

@@ -163,7 +163,7 @@ fn tpch_sf1_equals_duckdb() {
         let cluster = Cluster::start(spec).await;
         let mut client: Client = cluster.connect().await;
         tpch::create_tables(&mut client, "sf1", data.path()).await;
-        let queries = root().join("tests/tpch/queries").display().to_string();
+        let queries = root().join("cli/src/tpch").display().to_string();
         script("tpch_against_duckdb.py", cluster.mysql_port(), &[data.path().display().to_string(), queries]);
     });
 }

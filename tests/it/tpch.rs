@@ -44,7 +44,7 @@ fn folder() -> PathBuf {
 }
 
 pub fn query_text(number: usize) -> String {
-    let path = folder().join(format!("queries/q{number}.sql"));
+    let path = root().join(format!("cli/src/tpch/q{number}.sql"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     text.trim().trim_end_matches(';').to_owned()
 }

@@ -4,6 +4,7 @@
 //! Trees are rewritten rather than texts, so that comments, aliases, subqueries and quoting do not matter. What the
 //! result's columns are called was settled by the parser.
 
+mod exists;
 mod functions;
 mod values;
 
@@ -148,6 +149,7 @@ impl VisitorMut for Visit<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
+        exists::as_counts(select);
         if self.rewrite.is_mysql {
             mysql_select(select);
         }
@@ -436,5 +438,20 @@ mod tests {
         check("select cast(a as unsigned), convert(b using utf8mb4)", "SELECT CAST(a AS BIGINT UNSIGNED), b");
         check("select a rlike 'x'", "SELECT (a ~* 'x')");
         check("select _utf8mb4'x' collate utf8mb4_bin", "SELECT 'x'");
+    }
+
+    #[test]
+    fn exists_in_a_select_list_is_counted() {
+        check("select exists(select 1 from t where t.a = u.a) from u", {
+            "SELECT ((SELECT count(*) FROM t WHERE t.a = u.a) > 0) FROM u"
+        });
+        check("select not exists (select * from t limit 1) as e", {
+            "SELECT ((SELECT count(*) FROM (SELECT * FROM t LIMIT 1) AS sheaf_exists) = 0) AS e"
+        });
+        // An aggregate has a row whatever it counts.
+        check("select if(exists(select max(a) from t), 1, 2)", {
+            "SELECT CASE WHEN ((SELECT count(*) FROM (SELECT max(a) FROM t) AS sheaf_exists) > 0) THEN 1 ELSE 2 END"
+        });
+        check("select 1 from u where exists (select 1 from t)", "SELECT 1 FROM u WHERE EXISTS (SELECT 1 FROM t)");
     }
 }

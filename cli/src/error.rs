@@ -47,6 +47,12 @@ pub enum CliError {
     /// The demo ran to its end, and not every answer was right.
     #[error("{n_wrong} of {n_all} answers are wrong: {names}")]
     Wrong { n_wrong: usize, n_all: usize, names: String },
+    #[error("{what} failed")]
+    Bench {
+        what: &'static str,
+        #[source]
+        error: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("interrupted")]
     Interrupted,
 }

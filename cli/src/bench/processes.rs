@@ -150,7 +150,9 @@ mod tests {
         let peaks = peak_rss_bytes(&this).unwrap();
         assert!(peaks[0].1 > 1 << 20, "{peaks:?}");
         assert_eq!(peaks[0].0, this[0]);
-        let nobody = [Process { name: "nobody".to_owned(), id: u32::MAX / 4 }];
-        assert!(cpu_times(&nobody).unwrap_err().to_string().contains("nobody"));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let ended = [Process { name: "ended".to_owned(), id: child.id() }];
+        child.wait().unwrap();
+        assert!(cpu_times(&ended).unwrap_err().to_string().contains("ended"));
     }
 }

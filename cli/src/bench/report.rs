@@ -386,7 +386,7 @@ mod tests {
         let report = report();
         let text = report.text();
         for line in [
-            "query          a                 b               c",
+            "query          a                 b                c",
             "q1     50.0   8%  100.0  20% ×2.00  25.0   0% ×0.50",
             "q2     10.0   0%   10.0   0% ×1.00           WRONG",
             "q1     4 tasks, local 0 B, tcp 3.0 MiB",
@@ -396,7 +396,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|it| it == line), "no line {line:?} in\n{text}");
         }
-        assert!(text.contains("c       1 of 2    0.03"), "{text}");
+        assert!(text.contains("c        1 of 2    0.03"), "{text}");
         assert_eq!(report.not_right(), ["q2 on c"]);
     }
 

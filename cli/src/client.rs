@@ -7,10 +7,10 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder, Row, Value};
 
 use crate::error::CliError;
-use crate::tpch::Answer;
+use crate::tpch::{Answer, Kind};
 
 /// A statement that takes longer than this hangs.
-const DEADLINE: Duration = Duration::from_secs(600);
+pub const DEADLINE: Duration = Duration::from_secs(600);
 
 /// One connection.
 pub struct Client {
@@ -37,14 +37,11 @@ impl Client {
         within(what, async {
             let mut result = self.conn.query_iter(sql).await?;
             let columns = result.columns_ref().iter();
-            let is_float = columns.map(|column| {
-                matches!(column.column_type(), ColumnType::MYSQL_TYPE_FLOAT | ColumnType::MYSQL_TYPE_DOUBLE)
-            });
-            let is_float = is_float.collect();
+            let kinds = columns.map(|column| kind(column.column_type())).collect();
             let rows: Vec<Row> = result.collect().await?;
             result.drop_result().await?;
             let rows = rows.into_iter().map(|row| row.unwrap().into_iter().map(text).collect());
-            Ok(Answer { is_float, rows: rows.collect() })
+            Ok(Answer { kinds, rows: rows.collect() })
         })
         .await
     }
@@ -59,6 +56,14 @@ async fn within<T>(what: &str, work: impl Future<Output = Result<T, mysql_async:
     match tokio::time::timeout(DEADLINE, work).await {
         Ok(result) => result.map_err(|source| CliError::Statement { what: what.to_owned(), source }),
         Err(_) => Err(CliError::Deadline { what: what.to_owned(), deadline_s: DEADLINE.as_secs() }),
+    }
+}
+
+fn kind(column: ColumnType) -> Kind {
+    match column {
+        ColumnType::MYSQL_TYPE_FLOAT | ColumnType::MYSQL_TYPE_DOUBLE => Kind::Float,
+        ColumnType::MYSQL_TYPE_DECIMAL | ColumnType::MYSQL_TYPE_NEWDECIMAL => Kind::Decimal,
+        _ => Kind::Exact,
     }
 }
 

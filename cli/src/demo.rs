@@ -12,8 +12,9 @@ use crate::error::CliError;
 use crate::local_cluster::{LocalCluster, LocalClusterOptions, core_share, memory_share};
 use crate::progress::{Progress, bytes, count, seconds};
 use crate::signals;
-use crate::tables::{location, positive_scale, write_tpch};
-use crate::tpch::{QUERIES, Query, TABLES};
+use crate::tables::positive_scale;
+use crate::tpch::files::{DATABASE, Folder, TableFiles, open};
+use crate::tpch::{QUERIES, Query};
 
 #[derive(Debug, Args)]
 pub struct DemoArgs {
@@ -39,73 +40,16 @@ pub struct DemoArgs {
 
 /// The query whose plan is shown.
 const EXPLAINED: usize = 3;
-const DATABASE: &str = "tpch";
 
 pub fn run(args: DemoArgs) -> Result<(), CliError> {
     signals::block_on(async move |stop| {
-        let folder = Folder::open(args.dir.clone())?;
+        let folder = Folder::open(args.dir.clone(), "sheaf-demo-")?;
         demo(&args, folder.path(), stop).await
     })
 }
 
-/// Where everything is written. A temporary one is removed when dropped.
-enum Folder {
-    Given(PathBuf),
-    Temporary(tempfile::TempDir),
-}
-
-impl Folder {
-    fn open(dir: Option<PathBuf>) -> Result<Self, CliError> {
-        let Some(path) = dir else {
-            let temporary = tempfile::Builder::new().prefix("sheaf-demo-").tempdir();
-            let path = std::env::temp_dir();
-            return temporary.map(Folder::Temporary).map_err(|source| CliError::Folder { path, source });
-        };
-        let made = std::fs::create_dir_all(&path).and_then(|()| path.canonicalize());
-        made.map(Folder::Given).map_err(|source| CliError::Folder { path, source })
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Folder::Given(path) => path,
-            Folder::Temporary(dir) => dir.path(),
-        }
-    }
-}
-
-/// The files that are asked about.
-struct Tables {
-    dir: PathBuf,
-    scale: f64,
-    files: usize,
-}
-
-impl Tables {
-    /// Writes them, unless an earlier demo did in the same folder.
-    async fn write(&self) -> Result<(), CliError> {
-        if self.dir.exists() {
-            eprintln!("taking the tables that are in {}", self.dir.display());
-            return Ok(());
-        }
-        // The folder has its name only once it is whole.
-        let mut partial = self.dir.clone().into_os_string();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let refused = |source| CliError::Folder { path: partial.clone(), source };
-        if partial.exists() {
-            std::fs::remove_dir_all(&partial).map_err(refused)?;
-        }
-        write_tpch(&partial, self.scale, self.files).await?;
-        std::fs::rename(&partial, &self.dir).map_err(refused)
-    }
-}
-
 async fn demo(args: &DemoArgs, dir: &Path, stop: CancellationToken) -> Result<(), CliError> {
-    let tables = Tables {
-        dir: dir.join(format!("tables-sf{}-{}", args.scale, args.files)),
-        scale: args.scale,
-        files: usize::from(args.files),
-    };
+    let tables = TableFiles::in_folder(dir, args.scale, usize::from(args.files));
     tokio::select! {
         written = tables.write() => written?,
         () = stop.cancelled() => return Err(CliError::Interrupted),
@@ -165,29 +109,12 @@ async fn demo(args: &DemoArgs, dir: &Path, stop: CancellationToken) -> Result<()
     asked
 }
 
-/// A session of a server over whose files the tables were created.
-async fn open(name: &str, port: u16, tables: &Tables, settings: &[&str]) -> Result<Client, CliError> {
-    let mut client = Client::connect(port).await?;
-    let mut statements = vec![format!("CREATE DATABASE IF NOT EXISTS {DATABASE}"), format!("USE {DATABASE}")];
-    for table in TABLES {
-        // Backslashes escape in MySQL's texts.
-        let location = location(&tables.dir, table, tables.files).replace('\\', "\\\\").replace('\'', "''");
-        statements.push(format!("DROP TABLE IF EXISTS {table}"));
-        statements.push(format!("CREATE EXTERNAL TABLE {table} STORED AS PARQUET LOCATION '{location}'"));
-    }
-    statements.extend(settings.iter().map(|statement| (*statement).to_owned()));
-    for statement in statements {
-        client.ask(&format!("{statement:?} on {name}"), &statement).await?;
-    }
-    Ok(client)
-}
-
 /// Everything is distributed, however small: the demo's tables fit into one process.
 const DISTRIBUTE: [&str; 2] = ["SET min_distribute_bytes = 0", "SET bytes_per_task = 0"];
 /// Nothing is distributed.
 const KEEP_LOCAL: [&str; 1] = ["SET min_distribute_bytes = 18446744073709551615"];
 
-async fn ask_all(cluster_port: u16, single_port: u16, tables: &Tables) -> Result<(), CliError> {
+async fn ask_all(cluster_port: u16, single_port: u16, tables: &TableFiles) -> Result<(), CliError> {
     let mut cluster = open("the cluster", cluster_port, tables, &DISTRIBUTE).await?;
     let mut single = open("the single process", single_port, tables, &KEEP_LOCAL).await?;
     let mut progress = Progress::new();

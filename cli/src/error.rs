@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use datafusion::error::DataFusionError;
 use sheaf_common::config::ConfigError;
 use sheaf_common::telemetry::TelemetryError;
 use sheaf_query::tables::tpch_files::TpchFilesError;
@@ -44,9 +45,40 @@ pub enum CliError {
     },
     #[error("{what} did not answer within {deadline_s} s")]
     Deadline { what: String, deadline_s: u64 },
-    /// The demo ran to its end, and not every answer was right.
+    #[error("cannot start the peer {peer}")]
+    PeerStart {
+        peer: String,
+        #[source]
+        source: io::Error,
+    },
+    /// The peer's own words stand in the tail of its log.
+    #[error("the peer {peer} cannot be measured: {what}; its log {log:?} ends with:\n{tail}")]
+    PeerConfused { peer: String, what: String, log: PathBuf, tail: String },
+    /// This process is a peer, and whoever asks it is gone or makes no sense.
+    #[error("cannot read statements or write answers")]
+    PeerPipe(#[source] io::Error),
+    #[error("cannot read what process {id} ({process}) has used")]
+    Measure {
+        process: String,
+        id: u32,
+        #[source]
+        source: io::Error,
+    },
+    /// Boxed: it is many times the size of the others.
+    #[error("DataFusion cannot be set up")]
+    DataFusion {
+        #[source]
+        source: Box<DataFusionError>,
+    },
+    /// The demo or a benchmark ran to its end, and not every answer was right.
     #[error("{n_wrong} of {n_all} answers are wrong: {names}")]
     Wrong { n_wrong: usize, n_all: usize, names: String },
+    #[error("{what} failed")]
+    Bench {
+        what: &'static str,
+        #[source]
+        error: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("interrupted")]
     Interrupted,
 }

@@ -118,6 +118,11 @@ impl LocalCluster {
         self.mysql_port
     }
 
+    /// The nodes' names and process ids, the coordinator's first.
+    pub fn processes(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.nodes.iter().filter_map(|node| Some((node.name.as_str(), node.child.id()?)))
+    }
+
     fn spawn(&mut self, name: &str, arguments: &[&str]) -> Result<(), LocalClusterError> {
         let start = |source| LocalClusterError::Start { node: name.to_owned(), source };
         let options = &self.options;
@@ -240,7 +245,7 @@ impl LocalNode {
 
 /// Has the kernel end the child when this thread ends.
 #[cfg(target_os = "linux")]
-fn die_with_parent(command: &mut Command) {
+pub fn die_with_parent(command: &mut Command) {
     // SAFETY: getpid takes no pointers.
     let parent = unsafe { libc::getpid() };
     // SAFETY: between fork and exec only calls that are safe after a signal are made, and nothing is allocated.
@@ -259,10 +264,10 @@ fn die_with_parent(command: &mut Command) {
 
 /// Elsewhere the end of standard input has to do.
 #[cfg(not(target_os = "linux"))]
-fn die_with_parent(_command: &mut Command) {}
+pub fn die_with_parent(_command: &mut Command) {}
 
 /// The last lines of a log.
-fn tail(log: &Path) -> String {
+pub fn tail(log: &Path) -> String {
     const BYTES_MAX: u64 = 16 << 10;
     let read = || -> io::Result<String> {
         let mut file = File::open(log)?;

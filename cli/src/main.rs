@@ -3,6 +3,7 @@
 //! Does not know: how anything works. It reads what was typed, runs a command, prints the chain of errors when that
 //! fails, and exits with 0, with 1 for a failure, or with 2 for a command line that cannot be read.
 
+mod bench;
 mod client;
 mod cluster;
 mod demo;
@@ -47,6 +48,9 @@ enum Command {
     /// Write sample data.
     #[command(subcommand)]
     Tables(tables::TablesCommand),
+    /// Measure what this machine does.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Show the whole thing at work: a cluster on this machine answers the 22 queries of TPC-H.
     ///
     /// Starts one coordinator and some workers as processes of their own, writes the TPC-H tables as Parquet files,
@@ -61,6 +65,7 @@ impl Command {
             Command::Server(args) => server::run(args),
             Command::Cluster(command) => cluster::run(command),
             Command::Tables(command) => tables::run(command),
+            Command::Bench(command) => bench::run(command),
             Command::Demo(args) => demo::run(args),
         }
     }

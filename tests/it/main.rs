@@ -1,6 +1,7 @@
 //! One executable for all tests that need a server or read the workspace: it links the engine's crates once.
 
 mod bad_input;
+mod bench;
 mod clients;
 mod cluster;
 mod codec;

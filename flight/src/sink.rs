@@ -158,10 +158,10 @@ impl HashRouter {
         self.hashes.resize(batch.num_rows(), 0);
         create_hashes(&keys, REPARTITION_RANDOM_STATE.random_state(), &mut self.hashes)
             .map_err(|error| to_wire(&error))?;
-        let n = self.targets.len() as u64;
-        let source = self.pending.len();
-        for (row, hash) in self.hashes.iter().enumerate() {
-            self.targets[(hash % n) as usize].push((source, row));
+        // A division a row is dear, and most clusters have a power of two of partitions.
+        match self.targets.len() as u64 {
+            n if n.is_power_of_two() => self.assign(|hash| hash & (n - 1)),
+            n => self.assign(|hash| hash % n),
         }
         self.pending_rows += batch.num_rows();
         self.pending_bytes += get_record_batch_memory_size(&batch);
@@ -170,6 +170,14 @@ impl HashRouter {
             self.pending_rows >= self.batch_rows * self.targets.len() || self.pending_bytes >= GATHER_BYTES_MAX;
         // Refused memory is no error here: sending what is there gives it back.
         if is_full || self.account.try_resize(self.pending_bytes).is_err() { self.flush() } else { Ok(vec![]) }
+    }
+
+    /// Notes for each row of the next batch where it goes.
+    fn assign(&mut self, target_of: impl Fn(u64) -> u64) {
+        let source = self.pending.len();
+        for (row, hash) in self.hashes.iter().enumerate() {
+            self.targets[target_of(*hash) as usize].push((source, row));
+        }
     }
 
     fn flush(&mut self) -> Result<Vec<(usize, RecordBatch)>, WireError> {

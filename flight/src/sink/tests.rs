@@ -38,20 +38,26 @@ async fn rows(exchange: &Arc<Exchange>, partition: usize) -> Vec<RecordBatch> {
     segments.iter().map(|segment| segment.batch.clone()).collect()
 }
 
-fn hash_output() -> StageOutput {
+fn hash_output(partitions: usize) -> StageOutput {
     let exprs = vec![col("n", &batch(0, 1).schema()).unwrap()];
-    StageOutput::Hash { exprs, partitions: N_TARGETS }
+    StageOutput::Hash { exprs, partitions }
 }
 
 #[tokio::test]
 async fn each_row_goes_once_to_the_partition_that_datafusion_would_choose() {
+    for n_targets in [1, N_TARGETS, 8] {
+        check_targets(n_targets).await;
+    }
+}
+
+async fn check_targets(n_targets: usize) {
     let context = Arc::new(TaskContext::default());
-    let exchange = exchange(&context, N_TARGETS);
+    let exchange = exchange(&context, n_targets);
     let input = [vec![batch(0, 7), batch(7, 0), batch(7, 20_000)], vec![], vec![batch(20_007, 30_000)]];
-    run(plan(&input), &hash_output(), &context, &exchange).await.unwrap();
+    run(plan(&input), &hash_output(n_targets), &context, &exchange).await.unwrap();
     exchange.finish();
     let mut seen = HashSet::new();
-    for target in 0..N_TARGETS {
+    for target in 0..n_targets {
         for batch in rows(&exchange, target).await {
             assert!(batch.num_rows() <= context.session_config().batch_size());
             for n in batch.column(0).as_primitive::<Int64Type>().values() {
@@ -60,7 +66,7 @@ async fn each_row_goes_once_to_the_partition_that_datafusion_would_choose() {
             let texts = batch.column(1).as_string_view();
             let held: usize = texts.data_buffers().iter().map(|buffer| buffer.len()).sum();
             assert!(held <= 2 * texts.total_buffer_bytes_used(), "a batch drags others' strings along");
-            let StageOutput::Hash { exprs, partitions } = hash_output() else { unreachable!() };
+            let StageOutput::Hash { exprs, partitions } = hash_output(n_targets) else { unreachable!() };
             let mut theirs = BatchPartitioner::new_hash_partitioner(exprs, partitions, Default::default()).unwrap();
             theirs
                 .partition(batch, |it, _| {
@@ -79,7 +85,7 @@ async fn batches_are_few_and_large() {
     let context = Arc::new(TaskContext::default());
     let exchange = exchange(&context, N_TARGETS);
     let small: Vec<RecordBatch> = (0..400).map(|i| batch(i * 100, 100)).collect();
-    run(plan(&[small]), &hash_output(), &context, &exchange).await.unwrap();
+    run(plan(&[small]), &hash_output(N_TARGETS), &context, &exchange).await.unwrap();
     exchange.finish();
     for target in 0..N_TARGETS {
         assert_eq!(rows(&exchange, target).await.len(), 1);

@@ -42,6 +42,59 @@ impl SettingValue for bool {
     }
 }
 
+/// A setting whose values are words: the enum, and how its words are read and shown.
+macro_rules! words {
+    ($(#[doc = $doc:literal])+ $name:ident: $expected:literal { $($(#[doc = $word_doc:literal])+ $variant:ident = $word:literal,)+ }) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[doc = $word_doc])+ $variant,)+
+        }
+
+        impl SettingValue for $name {
+            const EXPECTED: &'static str = $expected;
+            fn parse(text: &str) -> Option<Self> {
+                $(if text.trim().eq_ignore_ascii_case($word) {
+                    return Some(Self::$variant);
+                })+
+                None
+            }
+            fn show(&self) -> String {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+                .to_owned()
+            }
+        }
+    };
+}
+
+words! {
+    /// How rows pass from task to task.
+    ExchangeLink: "auto, local, uds or tcp" {
+        /// The fastest that there is: the first of the others that is possible.
+        Auto = "auto",
+        /// By reference, within a process.
+        Local = "local",
+        /// Over a Unix socket, within a host.
+        Uds = "uds",
+        /// Over the network.
+        Tcp = "tcp",
+    }
+}
+
+words! {
+    /// What packs rows on their way over the network.
+    ExchangeCompression: "off, lz4 or zstd" {
+        /// They go as they are in memory.
+        Off = "off",
+        /// Fast.
+        Lz4 = "lz4",
+        /// Small.
+        Zstd = "zstd",
+    }
+}
+
 /// One row of `SHOW SETTINGS` and of `system.settings`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingRow {
@@ -121,6 +174,10 @@ settings! {
     batch_size: u64 = 8192;
     /// Bytes of one task's unread output at which its producer starts to wait for its consumers.
     exchange_buffer_bytes: u64 = 16 << 20;
+    /// How rows pass from task to task: auto takes the fastest way that there is; local (one process), uds (one host) and tcp force one, and are an error where it cannot be had.
+    exchange_link: ExchangeLink = ExchangeLink::Auto;
+    /// What packs rows that go over tcp: off, lz4 or zstd. Rows of the same host are never packed.
+    exchange_compression: ExchangeCompression = ExchangeCompression::Off;
     /// Milliseconds after which a statement is ended with an error; 0 is no limit.
     max_execution_time: u64 = 0;
     /// Milliseconds that a coordinator waits for a worker to accept a task, and a task for its input to be announced.
@@ -139,6 +196,20 @@ mod tests {
         let row = &settings.rows()[0];
         assert_eq!((row.name, row.value.as_str(), row.default.as_str()), ("min_distribute_bytes", "0", "33554432"));
         assert!(row.description.starts_with("A query runs where"), "{}", row.description);
+    }
+
+    #[test]
+    fn words_are_read_in_any_case() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.get("exchange_link").as_deref(), Some("auto"));
+        settings.set("exchange_link", "UDS").unwrap();
+        settings.set("exchange_compression", "zstd").unwrap();
+        assert_eq!(
+            (settings.exchange_link, settings.exchange_compression),
+            (ExchangeLink::Uds, ExchangeCompression::Zstd)
+        );
+        let error = settings.set("exchange_link", "carrier pigeon").unwrap_err();
+        assert!(error.to_string().ends_with("expected auto, local, uds or tcp"), "{error}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dashmap::DashMap;
 use parking_lot::RwLock;
-use sheaf_common::WireError;
+use sheaf_common::{ErrorCode, WireError};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::worker_lost;
@@ -55,6 +55,20 @@ pub trait ChannelResolver: Send + Sync + fmt::Debug + 'static {
     /// Errs with `WorkerLost` when the worker cannot be reached.
     async fn resolve(&self, worker: &WorkerAddress) -> Result<WorkerChannel, WireError>;
 
+    /// A connection to the worker even if it lives in this process.
+    ///
+    /// Errs where there are no connections, which is the default, and as [`Self::resolve`] does.
+    async fn connect(&self, worker: &WorkerAddress) -> Result<Channel, WireError> {
+        let text = format!("worker {worker} is not reached over connections here");
+        Err(WireError::new(ErrorCode::Unsupported, text))
+    }
+
+    /// Whether the host and port of a worker's address can be connected to as they are: then rows get links of their
+    /// own ([`crate::link`]). If not, they go over the channels.
+    fn is_direct(&self) -> bool {
+        false
+    }
+
     /// Told that a call over the channel failed: the next one may need a new connection.
     fn forget(&self, _worker: &WorkerAddress) {}
 }
@@ -96,9 +110,13 @@ impl ChannelResolver for PooledChannels {
         if let Some(local) = self.local(worker) {
             return Ok(WorkerChannel::Local(local));
         }
+        self.connect(worker).await.map(WorkerChannel::Remote)
+    }
+
+    async fn connect(&self, worker: &WorkerAddress) -> Result<Channel, WireError> {
         let key = (worker.host.clone(), worker.port);
         if let Some(channel) = self.channels.get(&key) {
-            return Ok(WorkerChannel::Remote(channel.clone()));
+            return Ok(channel.clone());
         }
         let endpoint = Endpoint::from_shared(format!("http://{worker}"))
             .map_err(|error| worker_lost(worker, error))?
@@ -114,7 +132,11 @@ impl ChannelResolver for PooledChannels {
         // The connection's own future is spawned where it is made.
         let _runtime = self.runtime.enter();
         let channel = self.channels.entry(key).or_insert_with(|| endpoint.connect_lazy());
-        Ok(WorkerChannel::Remote(channel.clone()))
+        Ok(channel.clone())
+    }
+
+    fn is_direct(&self) -> bool {
+        true
     }
 
     fn forget(&self, worker: &WorkerAddress) {

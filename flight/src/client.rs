@@ -12,10 +12,13 @@ use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{Action, FlightData, Ticket};
 use bytes::Bytes;
+use dashmap::DashMap;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
+use sheaf_common::settings::{ExchangeCompression, ExchangeLink};
 use sheaf_common::{ErrorCode, QueryId, WireError};
+use tokio::sync::OnceCell;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
@@ -24,9 +27,11 @@ use crate::channel::{ChannelResolver, WorkerChannel};
 use crate::encoding;
 use crate::error::{from_status, worker_lost};
 use crate::exchange::ExchangeReader;
+use crate::link::dial::{DialError, Dialer};
+use crate::link::{FetchOptions, Link, LinkStream};
 use crate::messages::{
-    Message, PartitionTicket, QueryRequest, SubmitRequest, TaskAddress, TaskEvent, TaskList, WorkerAddress, WorkerInfo,
-    action,
+    LinkOffer, Message, PartitionTicket, QueryRequest, SubmitRequest, TaskAddress, TaskEvent, TaskList, WorkerAddress,
+    WorkerInfo, action,
 };
 
 /// The header that carries the cluster's secret.
@@ -58,22 +63,8 @@ impl fmt::Debug for ClusterSecret {
 /// query was released; anything else that ends it is an error.
 pub type TaskEvents = BoxStream<'static, Result<TaskEvent, WireError>>;
 
-/// How a batch came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Link {
-    /// By reference, from this process.
-    Local,
-    Tcp,
-}
-
-impl Link {
-    pub fn name(self) -> &'static str {
-        match self {
-            Link::Local => "local",
-            Link::Tcp => "tcp",
-        }
-    }
-}
+/// A worker that does not say by then how its rows are fetched is taken for lost.
+const OFFER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A batch of another task.
 #[derive(Debug)]
@@ -89,12 +80,20 @@ pub struct Received {
 pub struct FlightClient {
     resolver: Arc<dyn ChannelResolver>,
     secret: Option<ClusterSecret>,
+    dialer: Dialer,
+    /// What each run of each worker offered.
+    offers: DashMap<WorkerAddress, Arc<OnceCell<LinkOffer>>>,
 }
 
 impl FlightClient {
     /// A client that finds its way by `resolver` and shows `secret`, if the cluster has one.
     pub fn new(resolver: Arc<dyn ChannelResolver>, secret: Option<ClusterSecret>) -> Self {
-        Self { resolver, secret }
+        Self { resolver, secret, dialer: Dialer::new(), offers: DashMap::new() }
+    }
+
+    #[cfg(test)]
+    fn idle_links(&self) -> usize {
+        self.dialer.idle_links()
     }
 
     pub fn resolver(&self) -> &Arc<dyn ChannelResolver> {
@@ -122,30 +121,88 @@ impl FlightClient {
     /// Reads one partition of a task's output from its start. Nothing is sent before the first poll; dropping the
     /// stream tells the producer. Ends after the last row or with an error, never short.
     ///
-    /// `wait` is how long the producer's worker waits for the task to be submitted to it.
-    pub fn fetch(self: &Arc<Self>, source: TaskAddress, partition: usize, wait: Duration) -> FetchStream {
+    /// Errs with `Unsupported` when `options` force a link that cannot be had.
+    pub fn fetch(self: &Arc<Self>, source: TaskAddress, partition: usize, options: FetchOptions) -> FetchStream {
         let client = Arc::clone(self);
-        FetchStream { state: FetchState::Opening(async move { client.open(source, partition, wait).await }.boxed()) }
+        FetchStream { state: FetchState::Opening(async move { client.open(source, partition, options).await }.boxed()) }
     }
 
-    async fn open(&self, source: TaskAddress, partition: usize, wait: Duration) -> Result<Opened, WireError> {
+    async fn open(&self, source: TaskAddress, partition: usize, options: FetchOptions) -> Result<Opened, WireError> {
         let TaskAddress { task, worker } = source;
-        let channel = match self.resolver.resolve(&worker).await? {
-            WorkerChannel::Local(worker) => {
-                return worker.exchanges().open(task, partition, wait).await.map(Opened::Local);
-            }
-            WorkerChannel::Remote(channel) => channel,
+        let impossible = |link: Link, reason: &dyn fmt::Display| {
+            let text = format!(
+                "exchange_link is {:?}, and rows of worker {worker} cannot come that way: {reason}; SET exchange_link = 'auto'",
+                link.name()
+            );
+            WireError::new(ErrorCode::Unsupported, text)
         };
-        let ticket = PartitionTicket {
+        let channel = match (self.resolver.resolve(&worker).await?, options.link) {
+            (WorkerChannel::Local(worker), ExchangeLink::Auto | ExchangeLink::Local) => {
+                return worker.exchanges().open(task, partition, options.wait).await.map(Opened::Local);
+            }
+            (WorkerChannel::Local(_), ExchangeLink::Uds | ExchangeLink::Tcp) => self.resolver.connect(&worker).await?,
+            (WorkerChannel::Remote(_), ExchangeLink::Local) => {
+                return Err(impossible(Link::Local, &"it is another process"));
+            }
+            (WorkerChannel::Remote(channel), _) => channel,
+        };
+        let mut ticket = PartitionTicket {
             task,
             partition: partition as u32,
             worker: worker.node.clone(),
-            wait_ms: wait.as_millis() as u64,
+            wait_ms: options.wait.as_millis() as u64,
+            compression: ExchangeCompression::Off,
         };
+        if self.resolver.is_direct() {
+            let offer = self.offer(channel.clone(), &worker).await?;
+            if options.link != ExchangeLink::Tcp {
+                match self.open_socket(&worker, &offer, &ticket).await {
+                    Ok(stream) => return Ok(Opened::Link(Box::new(stream))),
+                    Err(error) if options.link == ExchangeLink::Uds => return Err(impossible(Link::Uds, &error)),
+                    Err(error) => tracing::trace!(%worker, %error, "no Unix socket"),
+                }
+            }
+            ticket.compression = options.compression;
+            match self.dialer.open(&worker, Link::Tcp, &offer, &ticket).await {
+                Ok(stream) => return Ok(Opened::Link(Box::new(stream))),
+                Err(error) => tracing::debug!(%worker, %error, "no link of its own, rows come over HTTP/2"),
+            }
+        } else if options.link == ExchangeLink::Uds {
+            return Err(impossible(Link::Uds, &"workers are not connected to directly here"));
+        }
+        ticket.compression = options.compression;
         let request = self.sign(Request::new(Ticket::new(ticket.encode()?)));
         let response = flight(channel).do_get(request).await;
         let response = response.map_err(|status| self.failed(&status, &worker))?;
         Ok(Opened::Remote(Box::new(RemoteStream::new(response.into_inner().boxed(), worker))))
+    }
+
+    async fn open_socket(
+        &self,
+        worker: &WorkerAddress,
+        offer: &LinkOffer,
+        ticket: &PartitionTicket,
+    ) -> Result<LinkStream, DialError> {
+        self.dialer.shares_socket(offer)?;
+        self.dialer.open(worker, Link::Uds, offer, ticket).await
+    }
+
+    /// How the rows of a worker are fetched; asked once.
+    async fn offer(&self, channel: Channel, worker: &WorkerAddress) -> Result<LinkOffer, WireError> {
+        if !self.offers.contains_key(worker) {
+            // Another run at this address has ended.
+            self.offers.retain(|known, _| (&known.host, known.port) != (&worker.host, worker.port));
+        }
+        let cell = Arc::clone(&self.offers.entry(worker.clone()).or_default());
+        let ask = || async {
+            let answer = async {
+                let mut answers = self.act(channel, worker, action::OFFER_LINKS, Bytes::new(), OFFER_TIMEOUT).await?;
+                answers.next().await.unwrap_or_else(|| Err(worker_lost(worker, "no answer")))
+            };
+            let answer = tokio::time::timeout(OFFER_TIMEOUT, answer).await;
+            LinkOffer::decode(&answer.unwrap_or_else(|_| Err(silent(worker, OFFER_TIMEOUT)))?)
+        };
+        cell.get_or_try_init(ask).await.cloned()
     }
 
     /// Calls an action that has one answer.
@@ -209,6 +266,8 @@ impl FlightClient {
         let error = from_status(status, worker);
         if error.code == ErrorCode::WorkerLost {
             self.resolver.forget(worker);
+            self.dialer.forget(worker);
+            self.offers.remove(worker);
         }
         error
     }
@@ -232,6 +291,7 @@ fn silent(worker: &WorkerAddress, timeout: Duration) -> WireError {
 
 enum Opened {
     Local(ExchangeReader),
+    Link(Box<LinkStream>),
     Remote(Box<RemoteStream>),
 }
 
@@ -266,6 +326,7 @@ impl Stream for FetchStream {
                         segment.map(|it| Received { batch: it.batch.clone(), link: Link::Local, bytes: it.bytes })
                     })
                 }
+                FetchState::Open(Opened::Link(stream)) => ready!(stream.poll_next_unpin(context)),
                 FetchState::Open(Opened::Remote(stream)) => ready!(stream.poll_next_unpin(context)),
             };
             if matches!(item, None | Some(Err(_))) {

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, new_null_array};
 use arrow::datatypes::{BinaryViewType, ByteViewType, DataType, FieldRef, Schema, SchemaRef, StringViewType};
 use arrow::error::ArrowError;
+use arrow::ipc::CompressionType;
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow_flight::FlightData;
 use datafusion::error::DataFusionError;
+use sheaf_common::settings::ExchangeCompression;
 use sheaf_common::{ErrorCode, WireError};
 
 /// What the last message of a whole stream says.
@@ -49,12 +51,14 @@ pub struct Encoder {
 
 impl Encoder {
     /// An encoder, and the message to send first.
-    pub fn new(schema: &Schema) -> (Self, FlightData) {
+    ///
+    /// Errs when this build cannot compress that way.
+    pub fn new(schema: &Schema, compression: ExchangeCompression) -> Result<(Self, FlightData), WireError> {
         let generator = IpcDataGenerator::default();
-        let options = IpcWriteOptions::default();
+        let options = ipc_options(compression)?;
         let mut tracker = DictionaryTracker::new(false);
         let message = generator.schema_to_bytes_with_dictionary_tracker(schema, &mut tracker, &options);
-        (Self { generator, options, tracker, context: IpcWriteContext::default() }, message.into())
+        Ok((Self { generator, options, tracker, context: IpcWriteContext::default() }, message.into()))
     }
 
     /// The messages of one batch: the dictionaries that changed, then its rows.
@@ -65,14 +69,19 @@ impl Encoder {
     }
 }
 
-/// The schema message of a stream whose batches are encoded each for itself.
-pub fn encode_schema(schema: &Schema) -> FlightData {
-    Encoder::new(schema).1
+/// How rows are written, whatever carries them.
+pub(crate) fn ipc_options(compression: ExchangeCompression) -> Result<IpcWriteOptions, WireError> {
+    let codec = match compression {
+        ExchangeCompression::Off => None,
+        ExchangeCompression::Lz4 => Some(CompressionType::LZ4_FRAME),
+        ExchangeCompression::Zstd => Some(CompressionType::ZSTD),
+    };
+    IpcWriteOptions::default().try_with_compression(codec).map_err(from_arrow)
 }
 
 /// The messages of one batch with all its dictionaries, so that they serve any stream of its schema.
 pub fn encode_alone(batch: &RecordBatch) -> Result<Vec<FlightData>, WireError> {
-    Encoder::new(batch.schema_ref()).0.encode(batch)
+    Encoder::new(batch.schema_ref(), ExchangeCompression::Off)?.0.encode(batch)
 }
 
 /// The same rows under the schema that the plan promised: names, nullability and metadata may differ, types not.

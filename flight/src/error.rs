@@ -46,6 +46,16 @@ pub fn from_status(status: &Status, worker: &WorkerAddress) -> WireError {
     }
 }
 
+/// The whole error, as frames of a link carry it.
+pub(crate) fn to_json(error: &WireError) -> Vec<u8> {
+    serde_json::to_vec(error).unwrap_or_default()
+}
+
+/// The error that another node made to JSON.
+pub(crate) fn from_json(json: &[u8]) -> Result<WireError, serde_json::Error> {
+    serde_json::from_slice(json)
+}
+
 /// The connection to a worker could not be made, or broke.
 pub fn worker_lost(worker: &WorkerAddress, detail: impl std::fmt::Display) -> WireError {
     let name = if worker.node.is_empty() { worker.to_string() } else { format!("{} ({worker})", worker.node) };

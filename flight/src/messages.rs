@@ -6,7 +6,7 @@
 mod wire;
 
 use bytes::Bytes;
-use sheaf_common::settings::Settings;
+use sheaf_common::settings::{ExchangeCompression, Settings};
 use sheaf_common::{ErrorCode, QueryId, StageId, TaskId, WireError};
 use sheaf_planners::stage::TaskSplits;
 
@@ -25,6 +25,8 @@ pub mod action {
     pub const RELEASE: &str = "sheaf.v1.Release";
     /// Nothing in, [`super::WorkerInfo`] out.
     pub const WORKER_INFO: &str = "sheaf.v1.WorkerInfo";
+    /// Nothing in, [`super::LinkOffer`] out.
+    pub const OFFER_LINKS: &str = "sheaf.v1.OfferLinks";
     /// Nothing in, [`super::TaskList`] out.
     pub const LIST_TASKS: &str = "sheaf.v1.ListTasks";
 }
@@ -144,6 +146,25 @@ pub struct PartitionTicket {
     pub worker: String,
     /// Milliseconds to wait for a task that the worker does not know yet.
     pub wait_ms: u64,
+    pub compression: ExchangeCompression,
+}
+
+/// How the rows of a worker are fetched without HTTP/2.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LinkOffer {
+    /// Shown at the start of each link. Drawn at each start of a worker.
+    pub token: Bytes,
+    /// The host that the worker runs on; empty where hosts have no names.
+    pub host: String,
+    /// Path of its Unix socket; empty where there is none.
+    pub socket: String,
+}
+
+impl std::fmt::Debug for LinkOffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The token is a secret.
+        f.debug_struct("LinkOffer").field("host", &self.host).field("socket", &self.socket).finish_non_exhaustive()
+    }
 }
 
 /// What a worker says about itself.
@@ -287,7 +308,10 @@ mod tests {
         let report = TaskReport { output_rows: 5, operators: vec![operator], ..Default::default() };
         check(&TaskEvent::Finished { task: task(), report: Box::new(report) });
         check(&QueryRequest { query: QueryId(u64::MAX) });
-        check(&PartitionTicket { task: task(), partition: 3, worker: "w".into(), wait_ms: 1 });
+        for compression in [ExchangeCompression::Off, ExchangeCompression::Lz4, ExchangeCompression::Zstd] {
+            check(&PartitionTicket { task: task(), partition: 3, worker: "w".into(), wait_ms: 1, compression });
+        }
+        check(&LinkOffer { token: Bytes::from_static(b"t"), host: "h".into(), socket: "/s".into() });
         check(&WorkerInfo { node: "n".into(), cores: 3, reserved_bytes: 1 << 50, ..Default::default() });
         for state in [TaskState::Waiting, TaskState::Running, TaskState::Finished, TaskState::Failed] {
             let row = TaskRow {

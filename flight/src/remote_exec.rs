@@ -10,7 +10,6 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -37,9 +36,10 @@ use sheaf_planners::boundary::NetworkBoundaryExec;
 use sheaf_planners::stage::BoundaryKind;
 use tokio::sync::OnceCell;
 
-use crate::client::{FetchStream, FlightClient, Link, Received};
+use crate::client::{FetchStream, FlightClient, Received};
 use crate::encoding::with_schema;
 use crate::error::external;
+use crate::link::{FetchOptions, Link};
 use crate::messages::{StageInput, TaskAddress};
 use crate::report::BYTES_BY_LINK;
 
@@ -50,8 +50,7 @@ pub(crate) const NAME: &str = "RemoteExec";
 pub struct Consumer {
     pub task_index: usize,
     pub task_count: usize,
-    /// How long the worker of a producer waits for its task to be announced.
-    pub wait: Duration,
+    pub fetch: FetchOptions,
 }
 
 /// Replaces every network boundary of a plan by the reading of its producers.
@@ -119,7 +118,7 @@ pub struct RemoteExec {
     sources: Vec<Vec<Source>>,
     properties: Arc<PlanProperties>,
     client: Arc<FlightClient>,
-    wait: Duration,
+    fetch: FetchOptions,
     metrics: ExecutionPlanMetricsSet,
     /// By plan partition; for a plan that is run again and again, since an exchange can be read only once.
     kept: Option<Vec<Arc<OnceCell<Kept>>>>,
@@ -182,7 +181,7 @@ impl RemoteExec {
             sources,
             properties: Arc::new(properties),
             client: Arc::clone(client),
-            wait: consumer.wait,
+            fetch: consumer.fetch,
             metrics: ExecutionPlanMetricsSet::new(),
             kept: None,
         })
@@ -196,12 +195,12 @@ impl RemoteExec {
     fn read(&self, partition: usize) -> RemoteStream {
         let fetches = self.sources[partition]
             .iter()
-            .map(|source| self.client.fetch(source.task.clone(), source.partition, self.wait));
+            .map(|source| self.client.fetch(source.task.clone(), source.partition, self.fetch));
         RemoteStream {
             schema: self.schema(),
             sources: select_all(fetches),
             baseline: BaselineMetrics::new(&self.metrics, partition),
-            bytes: [Link::Local, Link::Tcp].map(|link| {
+            bytes: Link::ALL.map(|link| {
                 MetricBuilder::new(&self.metrics).counter(format!("{BYTES_BY_LINK}{}", link.name()), partition)
             }),
         }
@@ -287,7 +286,7 @@ struct RemoteStream {
     sources: SelectAll<FetchStream>,
     baseline: BaselineMetrics,
     /// By [`Link`].
-    bytes: [Count; 2],
+    bytes: [Count; Link::ALL.len()],
 }
 
 impl RemoteStream {

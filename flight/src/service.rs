@@ -15,10 +15,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
+use sheaf_common::settings::ExchangeCompression;
 use sheaf_common::{ErrorCode, WireError};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::channel::{
@@ -29,7 +32,8 @@ use crate::client::{ClusterSecret, SECRET_HEADER};
 use crate::encoding::{self, Encoder};
 use crate::error::to_status;
 use crate::exchange::{ExchangeReader, Segment};
-use crate::messages::{Message, PartitionTicket, QueryRequest, SubmitRequest, action};
+use crate::link::{self, LinkServer, LinkSocket};
+use crate::messages::{LinkOffer, Message, PartitionTicket, QueryRequest, SubmitRequest, action};
 use crate::worker::WorkerState;
 
 /// Actions beyond those of a worker, on the same port: membership.
@@ -60,12 +64,25 @@ pub struct NodeService {
     worker: Option<Arc<WorkerState>>,
     actions: Arc<dyn NodeActions>,
     secret: Option<ClusterSecret>,
+    /// Lets links in; told to those who show the secret.
+    link_token: Bytes,
+    socket: Option<Arc<LinkSocket>>,
 }
+
+/// Connections that wait for the HTTP/2 service to take them.
+const ACCEPTED_MAX: usize = 64;
 
 impl NodeService {
     /// With a secret, every call must show it.
     pub fn new(worker: Option<Arc<WorkerState>>, actions: Arc<dyn NodeActions>, secret: Option<ClusterSecret>) -> Self {
-        Self { worker, actions, secret }
+        let link_token = Bytes::copy_from_slice(&rand::random::<[u8; 32]>());
+        Self { worker, actions, secret, link_token, socket: None }
+    }
+
+    /// Also lets processes of this host read over a Unix socket.
+    pub fn with_socket(mut self, socket: LinkSocket) -> Self {
+        self.socket = Some(Arc::new(socket));
+        self
     }
 
     /// Serves until `shutdown` resolves; then running calls may take a few seconds to come to their end.
@@ -74,9 +91,18 @@ impl NodeService {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), tonic::transport::Error> {
+        let links = self.worker.clone().map(|worker| LinkServer::new(worker, ClusterSecret::new(&self.link_token)));
+        let links = links.map(Arc::new);
+        let (accepted, incoming) = mpsc::channel(ACCEPTED_MAX);
+        // Ends with this call, and with it the links.
+        let mut listeners = JoinSet::new();
+        if let (Some(socket), Some(links)) = (self.socket.clone(), links.clone()) {
+            listeners.spawn(async move { socket.accept(&links).await });
+        }
+        listeners.spawn(link::accept(listener, links, accepted));
         let service =
             FlightServiceServer::new(self).max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX);
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = ReceiverStream::new(incoming);
         server_builder().add_service(service).serve_with_incoming_shutdown(incoming, shutdown).await
     }
 
@@ -98,6 +124,12 @@ impl NodeService {
         match name {
             action::CANCEL_QUERY | action::RELEASE | action::WORKER_INFO | action::LIST_TASKS => {
                 answer(self.worker()?, name, &body)
+            }
+            action::OFFER_LINKS => {
+                self.worker()?;
+                let path = self.socket.as_ref().and_then(|socket| socket.path().to_str());
+                let socket = path.unwrap_or_default().to_owned();
+                LinkOffer { token: self.link_token.clone(), host: link::host_id(), socket }.encode()
             }
             _ => self.actions.act(name, body).await,
         }
@@ -136,29 +168,28 @@ pub(crate) fn answer(worker: &WorkerState, name: &str, body: &[u8]) -> Result<By
 /// A partition as messages.
 struct Outgoing {
     reader: ExchangeReader,
+    compression: ExchangeCompression,
     encoder: Option<Encoder>,
     queue: VecDeque<FlightData>,
     done: bool,
 }
 
 impl Outgoing {
-    fn new(reader: ExchangeReader) -> Self {
-        Self { reader, encoder: None, queue: VecDeque::new(), done: false }
+    fn new(reader: ExchangeReader, compression: ExchangeCompression) -> Self {
+        Self { reader, compression, encoder: None, queue: VecDeque::new(), done: false }
     }
 
     fn encode(&mut self, segment: &Segment) -> Result<(), WireError> {
         let schema = segment.batch.schema_ref();
-        let is_first = self.encoder.is_none();
-        let encoder = self.encoder.get_or_insert_with(|| {
-            let (encoder, message) = Encoder::new(schema);
+        if self.encoder.is_none() {
+            let (encoder, message) = Encoder::new(schema, self.compression)?;
             self.queue.push_back(message);
-            encoder
-        });
-        if self.reader.is_shared() {
-            debug_assert!(!is_first || self.queue.len() == 1, "the schema goes first");
-            self.queue.extend(segment.encoded()?.iter().cloned());
-        } else {
-            self.queue.extend(encoder.encode(&segment.batch)?);
+            self.encoder = Some(encoder);
+        }
+        match &mut self.encoder {
+            Some(encoder) if !self.reader.is_shared() => self.queue.extend(encoder.encode(&segment.batch)?),
+            // Encoded once for all readers.
+            _ => self.queue.extend(segment.encoded()?.iter().cloned()),
         }
         Ok(())
     }
@@ -216,10 +247,11 @@ impl FlightService for NodeService {
             let worker = self.worker()?;
             worker.check_node(&ticket.worker)?;
             let wait = Duration::from_millis(ticket.wait_ms);
-            worker.exchanges().open(ticket.task, ticket.partition as usize, wait).await
+            let reader = worker.exchanges().open(ticket.task, ticket.partition as usize, wait).await?;
+            Ok(Outgoing::new(reader, ticket.compression))
         };
-        let reader = open.await.map_err(|error| to_status(&error))?;
-        Ok(Response::new(Outgoing::new(reader).boxed()))
+        let rows = open.await.map_err(|error: WireError| to_status(&error))?;
+        Ok(Response::new(rows.boxed()))
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {

@@ -34,7 +34,7 @@ use sheaf_flight::messages::{StageInput, StageSubmit, TaskAddress, TaskSpec};
 use sheaf_flight::remote_exec::{Consumer, connect};
 use sheaf_flight::worker::TaskStart;
 use sheaf_flight::{
-    FlightClient, SubmitRequest, TaskReport, TaskRunner, WorkerAddress, WorkerOptions, WorkerState, sink,
+    FetchOptions, FlightClient, SubmitRequest, TaskReport, TaskRunner, WorkerAddress, WorkerOptions, WorkerState, sink,
 };
 use sheaf_planners::error::to_wire;
 use sheaf_planners::explain::Explained;
@@ -50,6 +50,11 @@ const WAIT: Duration = Duration::from_secs(10);
 const QUERY: QueryId = QueryId(1);
 const SQL: &str = "SELECT sensor, count(*) AS n, sum(value) AS total FROM readings WHERE value % 2 = 0 \
                    GROUP BY sensor ORDER BY total DESC, sensor LIMIT 5";
+
+/// How tasks read one another: by reference, since all workers are in this process.
+fn fetch_options() -> FetchOptions {
+    FetchOptions { wait: WAIT, ..FetchOptions::of(&Settings::default()) }
+}
 
 /// The table `readings`: rows that are made, `sensor` and `value`.
 #[derive(Debug)]
@@ -183,7 +188,7 @@ impl TaskRunner for Runner {
         // Operators hold what they have seen while they run, so every task gets operators of its own.
         let task = async {
             let plan = instantiate(reset_plan_states(Arc::clone(&stage.plan))?, &spec.splits)?;
-            connect(plan, &submit.inputs, Consumer { task_index, task_count, wait: WAIT }, &self.client)
+            connect(plan, &submit.inputs, Consumer { task_index, task_count, fetch: fetch_options() }, &self.client)
         };
         let plan = task.await.map_err(|error| to_wire(&error))?;
         sink::run(plan, &stage.output, &context, &start.exchange).await?;
@@ -281,7 +286,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     // 5. The root reads the last stage, here.
-    let consumer = Consumer { task_index: 0, task_count: 1, wait: WAIT };
+    let consumer = Consumer { task_index: 0, task_count: 1, fetch: fetch_options() };
     let root = connect(Arc::clone(&plan.root), &inputs, consumer, &client)?;
     let rows = collect(root, context.task_ctx()).await?;
     drop(leases);

@@ -4,7 +4,7 @@
 //! its own, since DataFusion's nodes hold run state; nothing of it is shared with another task or attempt.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
@@ -13,7 +13,7 @@ use sheaf_common::WireError;
 use sheaf_flight::remote_exec::{Consumer, connect};
 use sheaf_flight::report::{self, TaskReport};
 use sheaf_flight::worker::{TaskRunner, TaskStart};
-use sheaf_flight::{FlightClient, codec, sink};
+use sheaf_flight::{FetchOptions, FlightClient, codec, sink};
 use sheaf_planners::error::to_wire;
 use sheaf_planners::leaf::{DistributedTaskContext, instantiate, name_files, verify_files};
 use sheaf_planners::warnings::QueryWarnings;
@@ -59,7 +59,7 @@ impl TaskRunner for StageTaskRunner {
         let consumer = Consumer {
             task_index: start.spec().task as usize,
             task_count: start.stage().task_count as usize,
-            wait: Duration::from_millis(start.request.settings.task_start_timeout_ms),
+            fetch: FetchOptions::of(&start.request.settings),
         };
         let plan = connect(plan, &start.stage().inputs, consumer, &self.client).map_err(wire)?;
         let ran = sink::run(Arc::clone(&plan), &output, &context, &start.exchange).await;

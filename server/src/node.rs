@@ -15,7 +15,7 @@ use sheaf_common::config::{HostPort, Role, ServerConfig};
 use sheaf_common::telemetry::Metrics;
 use sheaf_common::{Classify, WireError};
 use sheaf_flight::{
-    ClusterSecret, FlightClient, NodeService, PooledChannels, WorkerAddress, WorkerOptions, WorkerState,
+    ClusterSecret, FlightClient, LinkSocket, NodeService, PooledChannels, WorkerAddress, WorkerOptions, WorkerState,
 };
 use sheaf_query::task::StageTaskRunner;
 use sheaf_query::{Engine, EngineOptions};
@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::data_dir::{DataDir, NodeFile};
 use crate::error::ServerError;
@@ -194,7 +194,14 @@ async fn serve(
     let mut services = JoinSet::new();
     let client = running.engine.client().clone();
     let actions = Arc::new(MembershipActions::new(running.registry.clone(), client.clone(), stop.clone()));
-    let service = NodeService::new(running.worker.clone(), actions, secret);
+    let mut service = NodeService::new(running.worker.clone(), actions, secret);
+    if running.worker.is_some() {
+        // Without one, nodes of this host read over TCP.
+        match LinkSocket::bind(data_dir.path()) {
+            Ok(socket) => service = service.with_socket(socket),
+            Err(error) => warn!(%error, data_dir = %data_dir.path().display(), "no Unix socket can be made"),
+        }
+    }
     let listener = adopt(ports.flight)?;
     let ended = stop_links.clone();
     services.spawn(async move {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use sheaf_common::settings::{ExchangeCompression, Settings};
 use tokio::runtime::Runtime;
 
 use super::cpu::Spread;
@@ -22,7 +23,7 @@ pub struct ExchangeArgs {
     #[arg(long, value_name = "GIB", default_value_t = 1.0, value_parser = crate::tables::positive_scale)]
     gib: f64,
     /// Kinds of links to measure.
-    #[arg(long, value_delimiter = ',', default_values_t = [LinkKind::Tcp, LinkKind::Local])]
+    #[arg(long, value_delimiter = ',', default_values_t = [LinkKind::Tcp, LinkKind::Uds, LinkKind::Local])]
     link: Vec<LinkKind>,
     /// Producing by consuming tasks: each consumer reads from every producer.
     #[arg(long, value_name = "NxM", value_delimiter = ',', default_values = ["1x1", "8x1", "1x8", "8x8"], value_parser = shape)]
@@ -30,6 +31,9 @@ pub struct ExchangeArgs {
     /// Let producers spread rows over the consumers by the hash of l_orderkey; otherwise whole batches go round.
     #[arg(long)]
     hash: bool,
+    /// What packs rows that go over tcp or http2: off, lz4 or zstd.
+    #[arg(long, default_value = "off", value_parser = compression)]
+    compression: ExchangeCompression,
     /// Runs of each, after one that is not counted.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     runs: u16,
@@ -44,6 +48,10 @@ pub struct ExchangeArgs {
 pub enum LinkKind {
     /// Two processes, over the loopback's TCP.
     Tcp,
+    /// Two processes, over a Unix socket.
+    Uds,
+    /// Two processes, over the calls' own HTTP/2: what streams fall back to.
+    Http2,
     /// One process.
     Local,
 }
@@ -52,6 +60,8 @@ impl std::fmt::Display for LinkKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Tcp => "tcp",
+            Self::Uds => "uds",
+            Self::Http2 => "http2",
             Self::Local => "local",
         })
     }
@@ -71,6 +81,12 @@ fn shape(text: &str) -> Result<Shape, String> {
     text.split_once('x')
         .and_then(|(producers, consumers)| Some(Shape { producers: tasks(producers)?, consumers: tasks(consumers)? }))
         .ok_or_else(|| format!("expected producers x consumers, each from 1 to {TASKS_MAX}, such as 8x1"))
+}
+
+fn compression(text: &str) -> Result<ExchangeCompression, String> {
+    let mut settings = Settings::default();
+    settings.set("exchange_compression", text).map_err(|error| error.to_string())?;
+    Ok(settings.exchange_compression)
 }
 
 /// What one run took.
@@ -120,7 +136,7 @@ pub fn run(args: ExchangeArgs) -> Result<(), CliError> {
 }
 
 async fn measure(args: &ExchangeArgs, link: LinkKind, progress: &mut Progress) -> Result<Vec<Measured>, CliError> {
-    let mut bench = consumer::Consumer::start(link, args.gib, args.hash).await?;
+    let mut bench = consumer::Consumer::start(link, args.compression, args.gib, args.hash).await?;
     let arrow_bytes = bench.arrow_bytes();
     let mut rows = Vec::new();
     for &shape in &args.shape {
@@ -190,15 +206,15 @@ mod tests {
         }
     }
 
-    /// The whole way through one process: the figures are of rows that arrived.
+    /// Within one process: a run fails when rows are missing.
     #[test]
     fn every_row_arrives() {
         let runtime = runtime().unwrap();
         for hash in [false, true] {
             runtime.block_on(async {
-                let mut bench = consumer::Consumer::start(LinkKind::Local, 0.002, hash).await.unwrap();
+                let mut bench =
+                    consumer::Consumer::start(LinkKind::Local, ExchangeCompression::Off, 0.002, hash).await.unwrap();
                 assert!(bench.arrow_bytes() >= 2 << 20);
-                // The run itself fails when rows are missing.
                 let run = bench.run(Shape { producers: 2, consumers: 3 }).await.unwrap();
                 assert!(run.wall > Duration::ZERO);
             });

@@ -1,4 +1,6 @@
-//! Both ends of the wire, over a real socket on the loopback.
+//! Both ends of the wire, over real sockets on this host.
+
+mod links;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,10 +14,12 @@ use sheaf_common::{StageId, TaskId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::channel::PooledChannels;
 use crate::exchange::Exchange;
+use crate::link::LinkSocket;
 use crate::messages::{StageSubmit, TaskSpec, TaskState};
 use crate::report::TaskReport;
 use crate::service::{NoActions, NodeService};
@@ -57,6 +61,7 @@ struct Cluster {
     client: Arc<FlightClient>,
     pool: Arc<dyn MemoryPool>,
     alive: Arc<AtomicUsize>,
+    _dir: tempfile::TempDir,
     _servers: JoinSet<()>,
     _stop: oneshot::Sender<()>,
 }
@@ -82,6 +87,8 @@ impl Cluster {
             runtime: tokio::runtime::Handle::current(),
         });
         let service = NodeService::new(Some(Arc::clone(&worker)), Arc::new(NoActions), secret.map(ClusterSecret::new));
+        let dir = tempfile::tempdir().unwrap();
+        let service = service.with_socket(LinkSocket::bind(dir.path()).unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         let mut servers = JoinSet::new();
         servers.spawn(async move {
@@ -91,7 +98,7 @@ impl Cluster {
             service.serve(listener, stopped).await.unwrap();
         });
         let client = client(secret);
-        Self { worker, address, client, pool, alive, _servers: servers, _stop: stop }
+        Self { worker, address, client, pool, alive, _dir: dir, _servers: servers, _stop: stop }
     }
 
     async fn submit(&self, request: SubmitRequest) -> Result<TaskEvents, WireError> {
@@ -100,7 +107,7 @@ impl Cluster {
 
     fn fetch(&self, sequence: u64, partition: usize) -> FetchStream {
         let source = TaskAddress { task: task(sequence), worker: self.address.clone() };
-        self.client.fetch(source, partition, Duration::from_millis(200))
+        self.client.fetch(source, partition, options(Duration::from_millis(200)))
     }
 
     /// Waits until nothing is left of anything.
@@ -119,6 +126,10 @@ impl Cluster {
         }
         panic!("left over: {:?}, {:?}", self.worker.list_tasks(), self.worker.info());
     }
+}
+
+fn options(wait: Duration) -> FetchOptions {
+    FetchOptions { wait, link: ExchangeLink::Tcp, compression: ExchangeCompression::Off }
 }
 
 fn client(secret: Option<&str>) -> Arc<FlightClient> {
@@ -156,18 +167,22 @@ async fn event(events: &mut TaskEvents) -> Option<Result<TaskEvent, WireError>> 
     tokio::time::timeout(WAIT, events.next()).await.expect("an event within the deadline")
 }
 
-async fn all(mut rows: FetchStream) -> Result<Vec<RecordBatch>, WireError> {
+async fn all(rows: FetchStream) -> Result<Vec<RecordBatch>, WireError> {
+    all_over(Link::Tcp, rows).await
+}
+
+async fn all_over(link: Link, mut rows: FetchStream) -> Result<Vec<RecordBatch>, WireError> {
     let mut batches = vec![];
     while let Some(item) = tokio::time::timeout(WAIT, rows.next()).await.expect("rows within the deadline") {
         let received = item?;
-        assert_eq!(received.link, Link::Tcp);
+        assert_eq!(received.link, link);
         assert!(received.bytes > 0);
         batches.push(received.batch);
     }
     Ok(batches)
 }
 
-/// Sends batches to one reader, and to two that share the encoded form.
+/// Sends batches on every way to one reader, and to two that share the encoded form.
 async fn check(batches: Vec<RecordBatch>) {
     let sent = batches.clone();
     let cluster = Cluster::start(None, move |exchange| {
@@ -180,12 +195,17 @@ async fn check(batches: Vec<RecordBatch>) {
         }
     })
     .await;
-    for readers in [1, 2] {
-        let events = cluster.submit(request(u64::from(readers), readers)).await.unwrap();
-        for _ in 0..readers {
-            assert_eq!(all(cluster.fetch(u64::from(readers), 0)).await.unwrap(), sent, "{readers} readers");
+    let mut sequence = 0;
+    for way in links::ways() {
+        for readers in [1, 2] {
+            sequence += 1;
+            let events = cluster.submit(request(sequence, readers)).await.unwrap();
+            for _ in 0..readers {
+                let rows = way.fetch(&cluster, sequence);
+                assert_eq!(all_over(way.link, rows).await.unwrap(), sent, "{way:?}, {readers} readers");
+            }
+            drop(events);
         }
-        drop(events);
     }
     cluster.assert_idle().await;
 }
@@ -452,7 +472,7 @@ async fn another_run_of_a_worker_refuses() {
     let refused = cluster.submit(SubmitRequest { worker: "w1-0".into(), ..request(1, 1) }).await;
     assert_eq!(refused.err().map(|error| (error.code, error.retryable)), Some((ErrorCode::WorkerLost, true)));
     let worker = WorkerAddress { node: "w1-0".into(), ..cluster.address.clone() };
-    let rows = cluster.client.fetch(TaskAddress { task: task(1), worker }, 0, WAIT);
+    let rows = cluster.client.fetch(TaskAddress { task: task(1), worker }, 0, options(WAIT));
     assert_eq!(all(rows).await.unwrap_err().code, ErrorCode::WorkerLost);
 }
 
@@ -468,7 +488,7 @@ async fn the_secret_is_checked_on_every_call() {
         let submitted = client.submit(&cluster.address, request(1, 1), WAIT).await;
         assert_eq!(submitted.err().map(code), Some(ErrorCode::AccessDenied), "{wrong:?}");
         let source = TaskAddress { task: task(1), worker: cluster.address.clone() };
-        let fetched = all(client.fetch(source, 0, WAIT)).await;
+        let fetched = all(client.fetch(source, 0, options(WAIT))).await;
         assert_eq!(fetched.err().map(code), Some(ErrorCode::AccessDenied), "{wrong:?}");
     }
     assert!(cluster.worker.list_tasks().tasks.is_empty());
@@ -506,15 +526,27 @@ async fn proxy(target: u16, harm: Harm, mut now: oneshot::Receiver<()>) -> (u16,
     let port = listener.local_addr().unwrap().port();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
-        let (mut near, _) = listener.accept().await.unwrap();
-        let mut far = TcpStream::connect(("127.0.0.1", target)).await.unwrap();
-        tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-            _ = &mut now => {}
+        let stop = CancellationToken::new();
+        let mut connections = JoinSet::new();
+        loop {
+            let (mut near, _) = tokio::select! {
+                accepted = listener.accept() => accepted.unwrap(),
+                _ = &mut now => break,
+            };
+            let stop = stop.clone();
+            connections.spawn(async move {
+                let mut far = TcpStream::connect(("127.0.0.1", target)).await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    () = stop.cancelled() => if harm == Harm::Freeze {
+                        std::future::pending::<()>().await;
+                    },
+                }
+            });
         }
-        if harm == Harm::Freeze {
-            std::future::pending::<()>().await;
-        }
+        stop.cancel();
+        // All of them: a frozen one never ends.
+        while connections.join_next().await.is_some() {}
     });
     (port, tasks)
 }
@@ -525,7 +557,7 @@ async fn check_harm(harm: Harm) {
     let (port, _proxy) = proxy(cluster.address.port, harm, now).await;
     let _events = cluster.submit(request(1, 1)).await.unwrap();
     let worker = WorkerAddress { port, ..cluster.address.clone() };
-    let mut rows = client(None).fetch(TaskAddress { task: task(1), worker }, 0, WAIT);
+    let mut rows = client(None).fetch(TaskAddress { task: task(1), worker }, 0, options(WAIT));
     rows.next().await.unwrap().unwrap();
     harm_now.send(()).unwrap();
     let started = std::time::Instant::now();
@@ -562,7 +594,7 @@ async fn a_plan_of_any_size_and_an_error_of_any_length_arrive() {
 async fn a_stream_without_its_end_mark_is_an_error() {
     let array: ArrayRef = Arc::new(Int64Array::from(vec![1]));
     let batch = RecordBatch::try_from_iter([("a", array)]).unwrap();
-    let (mut encoder, schema) = encoding::Encoder::new(batch.schema_ref());
+    let (mut encoder, schema) = encoding::Encoder::new(batch.schema_ref(), ExchangeCompression::Off).unwrap();
     let mut messages = vec![schema];
     messages.extend(encoder.encode(&batch).unwrap());
     let read = |messages: Vec<FlightData>| async {

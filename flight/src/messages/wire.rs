@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use datafusion::common::ScalarValue;
 use prost::Message as _;
-use sheaf_common::settings::Settings;
+use sheaf_common::settings::{ExchangeCompression, Settings};
 use sheaf_common::{QueryId, StageId, TaskId, WireError};
 use sheaf_planners::stage::{FileSplit, Split, TaskSplits};
 
@@ -238,6 +238,20 @@ struct PartitionTicket {
     worker: String,
     #[prost(uint64, tag = "5")]
     wait_ms: u64,
+    #[prost(uint32, tag = "6")]
+    compression: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct LinkOffer {
+    #[prost(uint32, tag = "1")]
+    version: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    token: Bytes,
+    #[prost(string, tag = "3")]
+    host: String,
+    #[prost(string, tag = "4")]
+    socket: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -303,6 +317,10 @@ struct TaskList {
 fn read<M: prost::Message + Default>(what: &str, bytes: &[u8]) -> Result<M, WireError> {
     M::decode(bytes).map_err(|error| malformed(what, error))
 }
+
+/// By their number on the wire.
+const COMPRESSIONS: [ExchangeCompression; 3] =
+    [ExchangeCompression::Off, ExchangeCompression::Lz4, ExchangeCompression::Zstd];
 
 fn check_version(what: &str, version: u32) -> Result<(), WireError> {
     if version == PROTOCOL_VERSION {
@@ -567,6 +585,7 @@ impl Message for super::PartitionTicket {
             partition: self.partition,
             worker: self.worker.clone(),
             wait_ms: self.wait_ms,
+            compression: COMPRESSIONS.iter().position(|it| *it == self.compression).unwrap_or_default() as u32,
         };
         Ok(message.encode_to_vec().into())
     }
@@ -574,12 +593,32 @@ impl Message for super::PartitionTicket {
     fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let message: PartitionTicket = read("ticket", bytes)?;
         check_version("ticket", message.version)?;
+        let compression = COMPRESSIONS.get(message.compression as usize).copied();
         Ok(Self {
             task: required("ticket", "task", message.task)?.into(),
             partition: message.partition,
             worker: message.worker,
             wait_ms: message.wait_ms,
+            compression: required("ticket", "known compression", compression)?,
         })
+    }
+}
+
+impl Message for super::LinkOffer {
+    fn encode(&self) -> Result<Bytes, WireError> {
+        let message = LinkOffer {
+            version: PROTOCOL_VERSION,
+            token: self.token.clone(),
+            host: self.host.clone(),
+            socket: self.socket.clone(),
+        };
+        Ok(message.encode_to_vec().into())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let message: LinkOffer = read("link offer", bytes)?;
+        check_version("link offer", message.version)?;
+        Ok(Self { token: message.token, host: message.host, socket: message.socket })
     }
 }
 

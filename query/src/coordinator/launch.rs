@@ -13,7 +13,7 @@ use sheaf_common::{ErrorCode, StageId, TaskId, WireError};
 use sheaf_flight::client::TaskEvents;
 use sheaf_flight::messages::{StageInput, StageSubmit, TaskAddress, TaskSpec};
 use sheaf_flight::remote_exec::{Consumer, connect};
-use sheaf_flight::{SubmitRequest, TaskEvent, WorkerAddress, codec};
+use sheaf_flight::{FetchOptions, SubmitRequest, TaskEvent, WorkerAddress, codec};
 use sheaf_planners::boundary::NetworkBoundaryExec;
 use sheaf_planners::reschedule::{PlacedTask, Worker};
 use sheaf_planners::stage::StagePlan;
@@ -95,7 +95,7 @@ pub(super) async fn launch(
         events.map(move |event| (here.clone(), event)).chain(ended).boxed()
     });
     let inputs: Vec<StageInput> = ids.iter().map(|it| input(context, plan, *it)).collect();
-    let consumer = Consumer { task_index: 0, task_count: 1, wait: timeout };
+    let consumer = Consumer { task_index: 0, task_count: 1, fetch: FetchOptions::of(&context.settings) };
     let root = connect(Arc::clone(root), &inputs, consumer, context.engine.client())?;
     let n_tasks = stages.iter().map(|stage| stage.task_count).sum();
     Ok(Launched { root, events: select_all(events), n_tasks })

@@ -2,6 +2,7 @@
 //! be left of a query that is over.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -19,7 +20,7 @@ use sheaf_common::{ErrorCode, QueryId, StageId, TaskId};
 use sheaf_flight::client::TaskEvents;
 use sheaf_flight::messages::{StageInput, StageSubmit, TaskAddress, TaskSpec, WorkerAddress};
 use sheaf_flight::service::NoActions;
-use sheaf_flight::{NodeService, PooledChannels, SubmitRequest, TaskEvent, WorkerOptions, WorkerState};
+use sheaf_flight::{FetchOptions, NodeService, PooledChannels, SubmitRequest, TaskEvent, WorkerOptions, WorkerState};
 use sheaf_planners::boundary::NetworkBoundaryExec;
 use sheaf_planners::reschedule::{Worker, place};
 use sheaf_planners::scatter::physical_rules;
@@ -118,7 +119,7 @@ impl Cluster {
         };
         let read = |plan: &Arc<dyn ExecutionPlan>| {
             let inputs: Vec<StageInput> = stages_of(plan).into_iter().map(input).collect();
-            let consumer = Consumer { task_index: 0, task_count: 1, wait: WAIT };
+            let consumer = Consumer { task_index: 0, task_count: 1, fetch: FetchOptions::of(&Settings::default()) };
             connect(Arc::clone(plan), &inputs, consumer, &self.client).unwrap()
         };
         let context = self.context.task_ctx();

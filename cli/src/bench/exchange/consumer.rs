@@ -4,17 +4,22 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::select_all;
-use sheaf_common::settings::Settings;
-use sheaf_common::{QueryId, StageId, TaskId};
+use sheaf_common::settings::{ExchangeCompression, ExchangeLink, Settings};
+use sheaf_common::{QueryId, StageId, TaskId, WireError};
 use sheaf_flight::messages::{StageSubmit, TaskAddress, TaskSpec};
-use sheaf_flight::{ClusterSecret, FlightClient, PooledChannels, SubmitRequest, WorkerAddress, WorkerState};
+use sheaf_flight::{
+    ChannelResolver, ClusterSecret, FetchOptions, FlightClient, PooledChannels, SubmitRequest, WorkerAddress,
+    WorkerChannel, WorkerState,
+};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
+use tonic::transport::Channel;
 
 use super::super::cpu::process_time;
 use super::producer::{CPU, NODE, Ready, Rows, address};
@@ -28,6 +33,7 @@ const STAGE: StageId = StageId(1);
 /// One producer, and who reads from it.
 pub struct Consumer {
     client: Arc<FlightClient>,
+    fetch: FetchOptions,
     producer: WorkerAddress,
     ready: Ready,
     sequence: u64,
@@ -42,10 +48,25 @@ enum Place {
 
 impl Consumer {
     /// Starts a producer that holds `gib` GiB.
-    pub async fn start(link: LinkKind, gib: f64, hash: bool) -> Result<Self, CliError> {
+    pub async fn start(
+        link: LinkKind,
+        compression: ExchangeCompression,
+        gib: f64,
+        hash: bool,
+    ) -> Result<Self, CliError> {
         let channels = Arc::new(PooledChannels::new(Handle::current()));
         let secret = format!("{:032x}", rand::random::<u128>());
-        let client = FlightClient::new(channels.clone(), Some(ClusterSecret::new(&secret)));
+        let resolver: Arc<dyn ChannelResolver> = match link {
+            LinkKind::Http2 => Arc::new(WithoutLinks(PooledChannels::new(Handle::current()))),
+            LinkKind::Tcp | LinkKind::Uds | LinkKind::Local => channels.clone(),
+        };
+        let client = FlightClient::new(resolver, Some(ClusterSecret::new(&secret)));
+        let forced = match link {
+            LinkKind::Tcp | LinkKind::Http2 => ExchangeLink::Tcp,
+            LinkKind::Uds => ExchangeLink::Uds,
+            LinkKind::Local => ExchangeLink::Local,
+        };
+        let fetch = FetchOptions { wait: DEADLINE, link: forced, compression };
         let (ready, place) = match link {
             LinkKind::Local => {
                 let rows = Arc::new(Rows::generate(gib, hash)?);
@@ -54,12 +75,12 @@ impl Consumer {
                 channels.set_local(&worker);
                 (ready, Place::Here { _worker: worker })
             }
-            LinkKind::Tcp => {
+            LinkKind::Tcp | LinkKind::Uds | LinkKind::Http2 => {
                 let (ready, child) = start_process(gib, hash, &secret).await?;
                 (ready, Place::Process { _child: child })
             }
         };
-        Ok(Self { client: Arc::new(client), producer: address(ready.port), ready, sequence: 0, place })
+        Ok(Self { client: Arc::new(client), fetch, producer: address(ready.port), ready, sequence: 0, place })
     }
 
     /// Bytes that one run passes on, as they are in memory.
@@ -81,7 +102,7 @@ impl Consumer {
             let streams = (0..shape.producers).map(|task| {
                 let task = TaskId { query, stage: STAGE, task, attempt: 0 };
                 let source = TaskAddress { task, worker: self.producer.clone() };
-                self.client.fetch(source, partition as usize, DEADLINE)
+                self.client.fetch(source, partition as usize, self.fetch)
             });
             let mut stream = select_all(streams);
             tasks.spawn(async move {
@@ -91,7 +112,7 @@ impl Consumer {
                     rows += received.batch.num_rows() as u64;
                     bytes += received.bytes as u64;
                 }
-                Ok::<_, sheaf_common::WireError>((rows, bytes))
+                Ok::<_, WireError>((rows, bytes))
             });
         }
         let (mut rows, mut wire_bytes) = (0, 0);
@@ -131,6 +152,21 @@ impl Consumer {
         let text = "the processor time of the producing process cannot be read";
         let theirs = nanoseconds.ok_or_else(|| CliError::Bench { what: "a run", error: text.into() })?;
         Ok(own + Duration::from_nanos(theirs))
+    }
+}
+
+/// Lets rows go over the channels of calls, as they do where workers cannot be connected to directly.
+#[derive(Debug)]
+struct WithoutLinks(PooledChannels);
+
+#[async_trait]
+impl ChannelResolver for WithoutLinks {
+    async fn resolve(&self, worker: &WorkerAddress) -> Result<WorkerChannel, WireError> {
+        self.0.resolve(worker).await
+    }
+
+    async fn connect(&self, worker: &WorkerAddress) -> Result<Channel, WireError> {
+        self.0.connect(worker).await
     }
 }
 

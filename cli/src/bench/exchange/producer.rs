@@ -16,8 +16,8 @@ use sheaf_common::{ErrorCode, WireError};
 use sheaf_flight::service::unknown;
 use sheaf_flight::worker::TaskStart;
 use sheaf_flight::{
-    ClusterSecret, NodeActions, NodeService, TaskReport, TaskRunner, WorkerAddress, WorkerOptions, WorkerState,
-    encoding, sink,
+    ClusterSecret, LinkSocket, NodeActions, NodeService, TaskReport, TaskRunner, WorkerAddress, WorkerOptions,
+    WorkerState, encoding, sink,
 };
 use sheaf_planners::generator::TpchTable;
 use sheaf_planners::stage::StageOutput;
@@ -149,9 +149,11 @@ pub fn run_producer(args: &ProducerArgs) -> Result<(), CliError> {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).map_err(failed)?;
     let port = listener.local_addr().map_err(failed)?.port();
     let ready = Ready { port, rows: rows.rows, bytes: rows.bytes };
-    let worker = runtime.block_on(async { rows.worker(port) });
+    let dir = tempfile::tempdir().map_err(failed)?;
+    let (worker, socket) = runtime.block_on(async { (rows.worker(port), LinkSocket::bind(dir.path())) });
     let secret = ClusterSecret::new(secret.trim_end());
-    let service = NodeService::new(Some(worker), Arc::new(CpuAction), Some(secret));
+    let service =
+        NodeService::new(Some(worker), Arc::new(CpuAction), Some(secret)).with_socket(socket.map_err(failed)?);
     runtime.spawn(async move { service.serve(listener, std::future::pending()).await });
     let mut stdout = std::io::stdout().lock();
     let line = serde_json::to_string(&ready).map_err(|error| failed(error.into()))?;

@@ -154,7 +154,7 @@ macro_rules! one_value {
 
 one_value!(
     Role: One, PathBuf: One, HostPort: One, Duration: One, usize: One, u16: One, String: One,
-    MemorySize: One, LogFormat: One, bool: Switch,
+    ByteSize: One, MemorySize: One, LogFormat: One, bool: Switch,
 );
 
 impl<T: ConfigValue> ConfigField for Option<T> {
@@ -261,6 +261,8 @@ server_config! {
     cores("N"): usize = 0;
     /// The memory of queries, in bytes or as a share of the machine's or container's.
     memory("SIZE"): MemorySize = MemorySize::Percent(75);
+    /// The disk space that spill files of operators and exchanges may take under the data folder.
+    spill_limit("SIZE"): ByteSize = ByteSize(100 << 30);
     /// A folder whose files statements may read, beside the data folder; by default the folder where the server is started.
     allow_root("DIR"): Vec<PathBuf> = Vec::new();
     /// The coordinator's number, different for each coordinator of a cluster: part of its query and connection ids.

@@ -14,6 +14,7 @@ pub enum ErrorCode {
     ColumnNotFound,
     DatabaseExists,
     DatabaseNotFound,
+    DiskFull,
     DivisionByZero,
     DropDatabaseNotFound,
     DropTableNotFound,
@@ -28,6 +29,7 @@ pub enum ErrorCode {
     OutOfRange,
     PlanTooLarge,
     ReadOnlyVariable,
+    SpillFailed,
     SubqueryRows,
     Syntax,
     TableExists,
@@ -53,7 +55,7 @@ pub struct Numbers {
 }
 
 impl ErrorCode {
-    pub const ALL: [ErrorCode; 34] = {
+    pub const ALL: [ErrorCode; 36] = {
         use ErrorCode::*;
         [
             AccessDenied,
@@ -63,6 +65,7 @@ impl ErrorCode {
             ColumnNotFound,
             DatabaseExists,
             DatabaseNotFound,
+            DiskFull,
             DivisionByZero,
             DropDatabaseNotFound,
             DropTableNotFound,
@@ -77,6 +80,7 @@ impl ErrorCode {
             OutOfRange,
             PlanTooLarge,
             ReadOnlyVariable,
+            SpillFailed,
             SubqueryRows,
             Syntax,
             TableExists,
@@ -104,6 +108,7 @@ impl ErrorCode {
             ColumnNotFound => (1054, "42S22", 3, 400),
             DatabaseExists => (1007, "HY000", 6, 409),
             DatabaseNotFound => (1049, "42000", 5, 404),
+            DiskFull => (1021, "HY000", 8, 507),
             DivisionByZero => (1365, "22012", 3, 400),
             DropDatabaseNotFound => (1008, "HY000", 5, 404),
             DropTableNotFound => (1051, "42S02", 5, 404),
@@ -118,6 +123,7 @@ impl ErrorCode {
             OutOfRange => (1690, "22003", 11, 400),
             PlanTooLarge => (1436, "HY000", 3, 400),
             ReadOnlyVariable => (1238, "HY000", 9, 400),
+            SpillFailed => (1026, "HY000", 13, 500),
             SubqueryRows => (1242, "21000", 3, 400),
             Syntax => (1064, "42000", 3, 400),
             TableExists => (1050, "42S01", 6, 409),

@@ -172,12 +172,14 @@ settings! {
     max_threads: u64 = 0;
     /// Rows of one batch.
     batch_size: u64 = 8192;
-    /// Bytes of one task's unread output at which its producer starts to wait for its consumers.
+    /// Bytes of one task's unread output at which its producer starts to wait for its consumers; with fault_tolerance on it never does.
     exchange_buffer_bytes: u64 = 16 << 20;
     /// How rows pass from task to task: auto takes the fastest way that there is; local (one process), uds (one host) and tcp force one, and are an error where it cannot be had.
     exchange_link: ExchangeLink = ExchangeLink::Auto;
     /// What packs rows that go over tcp: off, lz4 or zstd. Rows of the same host are never packed.
     exchange_compression: ExchangeCompression = ExchangeCompression::Off;
+    /// Whether workers keep the output of tasks until the first row is with the client, so that it could be read again; what memory cannot keep goes to disk.
+    fault_tolerance: bool = false;
     /// Milliseconds after which a statement is ended with an error; 0 is no limit.
     max_execution_time: u64 = 0;
     /// Milliseconds that a coordinator waits for a worker to accept a task, and a task for its input to be announced.

@@ -236,6 +236,17 @@ impl FlightClient {
         self.call(worker, action::RELEASE, body, timeout).await.map(|_| ())
     }
 
+    /// Tells a worker that rows of a query have gone to the client: what its exchanges retain is given up.
+    pub async fn end_retention(
+        &self,
+        worker: &WorkerAddress,
+        query: QueryId,
+        timeout: Duration,
+    ) -> Result<(), WireError> {
+        let body = QueryRequest { query }.encode()?;
+        self.call(worker, action::END_RETENTION, body, timeout).await.map(|_| ())
+    }
+
     pub async fn worker_info(&self, worker: &WorkerAddress, timeout: Duration) -> Result<WorkerInfo, WireError> {
         WorkerInfo::decode(&self.call(worker, action::WORKER_INFO, Bytes::new(), timeout).await?)
     }

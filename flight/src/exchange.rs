@@ -4,21 +4,34 @@
 //! not for the task. A reader of a task that nobody submitted waits up to its deadline, since its own message may
 //! have overtaken the other. Tasks that ended and queries that were cancelled leave tombstones: who comes for them
 //! later is answered at once.
+//!
+//! All buffers of a worker share one account of its memory pool, and one disk: see `store.rs`. Memory is held to the
+//! pool's limit, and exceeded only by what is on its way to disk, at most an eighth of the limit (256 MiB, if that
+//! is less) or one segment.
 
+mod account;
 mod buffer;
+mod partition;
+mod reader;
+mod spill;
+mod store;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion::execution::DiskManager;
+use datafusion::execution::memory_pool::MemoryPool;
 use parking_lot::Mutex;
 use sheaf_common::{ErrorCode, QueryId, TaskId, WireError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub use buffer::{Exchange, ExchangeReader, Pushed, Segment};
+pub use buffer::{Exchange, Pushed, Segment};
+pub use reader::ExchangeReader;
+use store::SegmentStore;
 
 /// Ended queries, and as many ended tasks, whose late requests are still answered as such.
 const TOMBSTONES_MAX: usize = 16_384;
@@ -29,14 +42,15 @@ pub struct ExchangeShape {
     pub partitions: usize,
     /// How often each partition is read.
     pub readers: usize,
-    /// Unread bytes at which the producer starts to wait.
+    /// Unread bytes at which the producer starts to wait, where nothing is retained.
     pub limit_bytes: usize,
+    /// Whether segments stay when they have been read, for readers that come again.
+    pub retained: bool,
 }
 
 /// All exchange buffers of one worker.
-#[derive(Debug)]
 pub struct ExchangeRegistry {
-    pool: Arc<dyn MemoryPool>,
+    store: Arc<SegmentStore>,
     state: Mutex<State>,
     /// Told of every task that becomes known and every query that ends.
     changed: Notify,
@@ -44,23 +58,26 @@ pub struct ExchangeRegistry {
 
 #[derive(Debug, Default)]
 struct State {
-    queries: HashMap<QueryId, QueryBuffers>,
+    queries: HashMap<QueryId, HashMap<TaskId, Arc<Exchange>>>,
     cancelled: Tombstones<QueryId>,
     /// Of queries that may still be alive: more of them may be submitted, but not these.
     released: Tombstones<TaskId>,
 }
 
-#[derive(Debug)]
-struct QueryBuffers {
-    /// One account for all buffers of the query.
-    account: Arc<MemoryReservation>,
-    tasks: HashMap<TaskId, Arc<Exchange>>,
-}
-
 impl ExchangeRegistry {
-    /// Buffers whose bytes are charged to `pool`.
+    /// Buffers whose bytes are charged to `pool`, and that have nowhere to spill.
     pub fn new(pool: Arc<dyn MemoryPool>) -> Self {
-        Self { pool, state: Mutex::default(), changed: Notify::new() }
+        Self::with_store(SegmentStore::new(pool, None))
+    }
+
+    /// Buffers whose bytes are charged to `pool`, and that spill to `disk`. Evicts for others if the pool is a
+    /// [`crate::memory::NodeMemoryPool`]. Dropping it ends its spill thread.
+    pub fn with_disk(pool: Arc<dyn MemoryPool>, disk: Arc<DiskManager>) -> Self {
+        Self::with_store(SegmentStore::new(pool, Some(disk)))
+    }
+
+    fn with_store(store: Arc<SegmentStore>) -> Self {
+        Self { store, state: Mutex::default(), changed: Notify::new() }
     }
 
     /// Makes the buffer of a task and wakes the readers that wait for it.
@@ -72,16 +89,12 @@ impl ExchangeRegistry {
             if state.cancelled.contains(task.query) {
                 return Err(ended(task.query));
             }
-            let pool = &self.pool;
-            let query = state.queries.entry(task.query).or_insert_with(|| QueryBuffers {
-                account: Arc::new(MemoryConsumer::new(format!("exchange {}", task.query)).register(pool)),
-                tasks: HashMap::new(),
-            });
-            if query.tasks.contains_key(&task) {
+            let tasks = state.queries.entry(task.query).or_default();
+            if tasks.contains_key(&task) {
                 return Err(WireError::new(ErrorCode::Internal, format!("task {task} was submitted twice")));
             }
-            let exchange = Arc::new(Exchange::new(task, shape, Arc::clone(&query.account)));
-            query.tasks.insert(task, Arc::clone(&exchange));
+            let exchange = Exchange::new(task, shape, &self.store);
+            tasks.insert(task, Arc::clone(&exchange));
             exchange
         };
         self.changed.notify_waiters();
@@ -90,7 +103,7 @@ impl ExchangeRegistry {
 
     /// The buffer of a task, if it is known.
     pub fn get(&self, task: TaskId) -> Option<Arc<Exchange>> {
-        self.state.lock().queries.get(&task.query)?.tasks.get(&task).cloned()
+        self.state.lock().queries.get(&task.query)?.get(&task).cloned()
     }
 
     /// Begins to read a partition from its start; waits up to `wait` for the task to become known.
@@ -104,7 +117,7 @@ impl ExchangeRegistry {
             let changed = self.changed.notified();
             {
                 let state = self.state.lock();
-                if let Some(exchange) = state.queries.get(&task.query).and_then(|query| query.tasks.get(&task)) {
+                if let Some(exchange) = state.queries.get(&task.query).and_then(|tasks| tasks.get(&task)) {
                     return exchange.read(partition);
                 }
                 if state.cancelled.contains(task.query) || state.released.contains(task) {
@@ -126,9 +139,9 @@ impl ExchangeRegistry {
             let mut state = self.state.lock();
             for task in tasks {
                 state.released.insert(*task);
-                let Some(query) = state.queries.get_mut(&task.query) else { continue };
-                removed.extend(query.tasks.remove(task));
-                if query.tasks.is_empty() {
+                let Some(tasks) = state.queries.get_mut(&task.query) else { continue };
+                removed.extend(tasks.remove(task));
+                if tasks.is_empty() {
                     state.queries.remove(&task.query);
                 }
             }
@@ -147,10 +160,20 @@ impl ExchangeRegistry {
             state.cancelled.insert(query);
             state.queries.remove(&query)
         };
-        for exchange in buffers.into_iter().flat_map(|buffers| buffers.tasks.into_values()) {
+        for exchange in buffers.into_iter().flat_map(HashMap::into_values) {
             exchange.abort(&ended(query));
         }
         self.changed.notify_waiters();
+    }
+
+    /// Ends the retention of all that a query has here: what was read is dropped, and from now on producers wait for
+    /// consumers. To be called when a loss could not be mended any more, since rows have gone to the client.
+    pub fn end_retention(&self, query: QueryId) {
+        let exchanges: Vec<Arc<Exchange>> =
+            self.state.lock().queries.get(&query).into_iter().flat_map(HashMap::values).cloned().collect();
+        for exchange in exchanges {
+            exchange.end_retention();
+        }
     }
 
     /// Whether a cancel of the query came by.
@@ -158,19 +181,31 @@ impl ExchangeRegistry {
         self.state.lock().cancelled.contains(query)
     }
 
-    /// Bytes that all buffers hold.
+    /// Bytes that all buffers hold, as they are in memory; those on disk count as well.
     pub fn buffered_bytes(&self) -> usize {
         let state = self.state.lock();
-        state.queries.values().flat_map(|query| query.tasks.values()).map(|exchange| exchange.buffered_bytes()).sum()
+        state.queries.values().flat_map(HashMap::values).map(|exchange| exchange.buffered_bytes()).sum()
     }
 
     /// Number of buffers.
     pub fn len(&self) -> usize {
-        self.state.lock().queries.values().map(|query| query.tasks.len()).sum()
+        self.state.lock().queries.values().map(HashMap::len).sum()
     }
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl Drop for ExchangeRegistry {
+    fn drop(&mut self) {
+        self.store.close();
+    }
+}
+
+impl fmt::Debug for ExchangeRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExchangeRegistry").field("state", &self.state).finish_non_exhaustive()
     }
 }
 

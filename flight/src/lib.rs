@@ -1,8 +1,8 @@
 //! The data plane: where tasks leave their rows, how other tasks read them, and what nodes say to one another.
 //!
 //! Does not know: SQL, catalogs, sessions. Start at [`worker`] (what a worker has to do), then [`exchange`] (where rows
-//! wait), [`service`] and [`client`] (the two ends of calls), [`link`] (the sockets that carry rows), [`remote_exec`] (the
-//! wire as a leaf of a plan).
+//! wait), [`memory`] (who may hold how much), [`service`] and [`client`] (the two ends of calls), [`link`] (the sockets
+//! that carry rows), [`remote_exec`] (the wire as a leaf of a plan).
 
 pub mod channel;
 pub mod client;
@@ -11,6 +11,7 @@ pub mod encoding;
 pub mod error;
 pub mod exchange;
 pub mod link;
+pub mod memory;
 pub mod messages;
 pub mod remote_exec;
 pub mod report;

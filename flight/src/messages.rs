@@ -23,6 +23,8 @@ pub mod action {
     pub const CANCEL_QUERY: &str = "sheaf.v1.CancelQuery";
     /// [`super::QueryRequest`] in: as a cancel, but of a query that came to its end.
     pub const RELEASE: &str = "sheaf.v1.Release";
+    /// [`super::QueryRequest`] in: rows have gone to the client; what the query's exchanges retain is given up.
+    pub const END_RETENTION: &str = "sheaf.v1.EndRetention";
     /// Nothing in, [`super::WorkerInfo`] out.
     pub const WORKER_INFO: &str = "sheaf.v1.WorkerInfo";
     /// Nothing in, [`super::LinkOffer`] out.
@@ -131,7 +133,7 @@ pub enum TaskEvent {
     Failed { task: TaskId, error: WireError },
 }
 
-/// Names a query; the body of a cancel and of a release.
+/// Names a query; the body of a cancel, of a release and of an end of retention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueryRequest {
     pub query: QueryId,
@@ -177,13 +179,13 @@ pub struct WorkerInfo {
     pub tasks: u32,
     /// Queries that hold a lease now.
     pub queries: u32,
-    /// Unread bytes in exchange buffers.
+    /// Bytes that exchange buffers hold, in memory and on disk.
     pub exchange_bytes: u64,
     /// Bytes that the memory pool has given out.
     pub reserved_bytes: u64,
     /// What it may give out; 0 where there is no limit.
     pub memory_limit_bytes: u64,
-    /// Bytes that operators have on disk.
+    /// Bytes that operators and exchange buffers have on disk.
     pub spill_bytes: u64,
     /// When it began, in milliseconds since 1970 UTC.
     pub started_ms: u64,

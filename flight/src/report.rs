@@ -35,6 +35,8 @@ pub struct TaskReport {
     pub output_rows: u64,
     /// Bytes that went into the exchange.
     pub output_bytes: u64,
+    /// Bytes that the exchange wrote to disk until the task ended.
+    pub spilled_bytes: u64,
     /// The most bytes of output that were held at one time.
     pub buffered_bytes_max: u64,
     /// Bytes read from other tasks, by link.

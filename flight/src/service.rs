@@ -122,9 +122,11 @@ impl NodeService {
 
     async fn act(&self, name: &str, body: Bytes) -> Result<Bytes, WireError> {
         match name {
-            action::CANCEL_QUERY | action::RELEASE | action::WORKER_INFO | action::LIST_TASKS => {
-                answer(self.worker()?, name, &body)
-            }
+            action::CANCEL_QUERY
+            | action::RELEASE
+            | action::END_RETENTION
+            | action::WORKER_INFO
+            | action::LIST_TASKS => answer(self.worker()?, name, &body),
             action::OFFER_LINKS => {
                 self.worker()?;
                 let path = self.socket.as_ref().and_then(|socket| socket.path().to_str());
@@ -158,6 +160,7 @@ pub(crate) fn answer(worker: &WorkerState, name: &str, body: &[u8]) -> Result<By
     match name {
         action::CANCEL_QUERY => worker.cancel(QueryRequest::decode(body)?.query),
         action::RELEASE => worker.release(QueryRequest::decode(body)?.query),
+        action::END_RETENTION => worker.end_retention(QueryRequest::decode(body)?.query),
         action::WORKER_INFO => return worker.info().encode(),
         action::LIST_TASKS => return worker.list_tasks().encode(),
         _ => return Err(unknown(name)),

@@ -120,7 +120,8 @@ fn store_state(cell: &AtomicU8, state: TaskState) {
 
 impl WorkerState {
     pub fn new(options: WorkerOptions) -> Arc<Self> {
-        let exchanges = ExchangeRegistry::new(Arc::clone(&options.env.memory_pool));
+        let env = &options.env;
+        let exchanges = ExchangeRegistry::with_disk(Arc::clone(&env.memory_pool), Arc::clone(&env.disk_manager));
         Arc::new(Self { options, exchanges, tables: Mutex::default(), started: SystemTime::now() })
     }
 
@@ -200,6 +201,7 @@ impl WorkerState {
                 partitions: stage.output_partitions as usize,
                 readers: stage.readers as usize,
                 limit_bytes: request.settings.exchange_buffer_bytes as usize,
+                retained: request.settings.fault_tolerance,
             };
             for (task_idx, spec) in stage.tasks.iter().enumerate() {
                 let id = TaskId { query: request.query, stage: stage.stage, task: spec.task, attempt: spec.attempt };
@@ -231,6 +233,11 @@ impl WorkerState {
             let _ = lease.events.send(Err(error.clone()));
             self.end(lease);
         }
+    }
+
+    /// Keeps the output of a query's tasks no longer than until it was read.
+    pub fn end_retention(&self, query: QueryId) {
+        self.exchanges.end_retention(query);
     }
 
     /// Ends what was submitted of a query so far.

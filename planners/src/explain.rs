@@ -46,6 +46,8 @@ pub struct TaskMetrics {
     /// Rows and bytes that went into its exchange.
     pub output_rows: u64,
     pub output_bytes: u64,
+    /// Bytes of them that its exchange wrote to disk.
+    pub spill_bytes: u64,
     /// In pre-order of the task's plan.
     pub operators: Vec<OperatorMetrics>,
 }

@@ -1,7 +1,6 @@
 //! What a process has one of: catalog, runtime, functions, the sessions and the view of the cluster.
 
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -11,7 +10,6 @@ use dashmap::DashMap;
 use datafusion::common::config::{ConfigNonZeroUsize, ConfigOptions};
 use datafusion::execution::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionConfig;
@@ -19,6 +17,7 @@ use parking_lot::RwLock;
 use sheaf_common::QueryId;
 use sheaf_common::settings::Settings;
 use sheaf_flight::FlightClient;
+use sheaf_flight::memory::NodeMemoryPool;
 use sheaf_planners::WorkerResolver;
 use sheaf_planners::functions::register_functions;
 use sheaf_planners::warnings::QueryWarnings;
@@ -33,9 +32,6 @@ use crate::system_view::EngineView;
 use crate::tables::{self, Roots};
 use crate::variables::Variables;
 
-/// Consumers that a refused memory request names.
-const MEMORY_CONSUMERS_SHOWN: NonZeroUsize = NonZeroUsize::new(5).expect("not zero");
-
 /// What a process starts its engine with.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -49,8 +45,10 @@ pub struct EngineOptions {
     pub allow_roots: Vec<PathBuf>,
     /// Threads, and so partitions, of one query on this node.
     pub cores: usize,
-    /// What operators may hold before they spill or are refused.
+    /// What operators and exchanges may hold before they spill or are refused.
     pub memory_bytes: usize,
+    /// What they may have on disk.
+    pub spill_bytes_max: u64,
     /// Upper part of connection and query ids.
     pub coordinator_no: u16,
     /// Which workers get tasks; none runs everything here.
@@ -91,7 +89,7 @@ impl Engine {
     pub async fn new(options: EngineOptions) -> Result<Arc<Self>, QueryError> {
         let spill_dir = options.data_dir.join("tmp");
         empty_folder(&spill_dir)?;
-        let runtime = runtime(&spill_dir, options.memory_bytes)?;
+        let runtime = runtime(&spill_dir, &options)?;
         let catalog = Catalog::open(&options.data_dir).map_err(|error| QueryError::from_classified(&error))?;
         let roots = Roots::new(&options.base_dir, &options.allow_roots)
             .map_err(|source| QueryError::Io { what: format!("could not open a folder to read: {source}"), source })?;
@@ -257,9 +255,11 @@ impl Engine {
     }
 }
 
-fn runtime(spill_dir: &Path, memory_bytes: usize) -> Result<Arc<RuntimeEnv>, QueryError> {
-    let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill_dir.to_owned()]));
-    let pool = TrackConsumersPool::new(GreedyMemoryPool::new(memory_bytes), MEMORY_CONSUMERS_SHOWN);
+fn runtime(spill_dir: &Path, options: &EngineOptions) -> Result<Arc<RuntimeEnv>, QueryError> {
+    let disk = DiskManagerBuilder::default()
+        .with_mode(DiskManagerMode::Directories(vec![spill_dir.to_owned()]))
+        .with_max_temp_directory_size(options.spill_bytes_max);
+    let pool = NodeMemoryPool::new(options.memory_bytes);
     let runtime = RuntimeEnvBuilder::new()
         .with_disk_manager_builder(disk)
         .with_memory_pool(Arc::new(pool))

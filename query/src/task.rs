@@ -71,6 +71,7 @@ impl TaskRunner for StageTaskRunner {
             operators,
             output_rows,
             output_bytes,
+            spilled_bytes: start.exchange.spilled_bytes(),
             buffered_bytes_max: start.exchange.buffered_bytes_max() as u64,
             elapsed_ms: started.elapsed().as_millis() as u64,
             divisions_by_zero: warnings.divisions_by_zero(),

@@ -24,7 +24,7 @@ pub fn describe() {
     describe_gauge!(QUERIES_RUNNING, "statements that run now");
     describe_gauge!(TASKS, "tasks of which something is left, in whatever state");
     describe_gauge!(LEASES, "queries that have tasks here");
-    describe_gauge!(EXCHANGE, "unread bytes in exchange buffers");
+    describe_gauge!(EXCHANGE, "bytes that exchange buffers hold, in memory and on disk");
     describe_gauge!(MEMORY_RESERVED, "bytes that the memory pool has given out");
     describe_gauge!(MEMORY_LIMIT, "bytes that the memory pool has in all");
     describe_gauge!(SPILL, "bytes of spill files");

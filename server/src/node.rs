@@ -328,6 +328,7 @@ impl Running {
             allow_roots: std::iter::once(data_dir.path().to_owned()).chain(roots).collect(),
             cores: own.cores,
             memory_bytes: usize::try_from(own.memory_bytes).unwrap_or(usize::MAX),
+            spill_bytes_max: config.spill_limit.0,
             coordinator_no: config.coordinator_no,
             workers: registry.clone(),
             client: client.clone(),

@@ -44,6 +44,7 @@ impl Server {
             allow_roots: vec![folder.path().to_owned()],
             cores: 2,
             memory_bytes: 256 << 20,
+            spill_bytes_max: 1 << 30,
             coordinator_no: 5,
             workers: Arc::new(StaticWorkers::default()),
             client: Arc::new(FlightClient::new(Arc::new(InProcessChannels::default()), None)),

@@ -449,6 +449,31 @@ async fn a_reader_that_goes_away_ends_its_producer() {
 }
 
 #[tokio::test]
+async fn retained_rows_are_read_again_until_retention_ends() {
+    let cluster = Cluster::start(None, |exchange| async move {
+        for i in 0..4 {
+            let array: ArrayRef = Arc::new(Int64Array::from(vec![i; 100]));
+            exchange.push(0, RecordBatch::try_from_iter([("a", array)]).unwrap()).await?;
+        }
+        Ok(())
+    });
+    let cluster = cluster.await;
+    let mut retained = request(1, 1);
+    retained.settings.fault_tolerance = true;
+    let events = cluster.submit(retained).await.unwrap();
+    let first = all(cluster.fetch(1, 0)).await.unwrap();
+    assert_eq!(first.len(), 4);
+    assert_eq!(cluster.worker.info().exchange_bytes, 4 * 800);
+    assert_eq!(all(cluster.fetch(1, 0)).await.unwrap(), first);
+    cluster.client.end_retention(&cluster.address, QueryId::new(0, 1), WAIT).await.unwrap();
+    assert_eq!(cluster.worker.info().exchange_bytes, 0);
+    let error = all(cluster.fetch(1, 0)).await.unwrap_err();
+    assert!(error.message.contains("opened by all its readers"), "{error}");
+    drop(events);
+    cluster.assert_idle().await;
+}
+
+#[tokio::test]
 async fn a_deadline_ends_a_task() {
     let cluster = Cluster::start(None, endless).await;
     let mut events = cluster.submit(SubmitRequest { deadline_ms: 50, ..request(1, 1) }).await.unwrap();

@@ -32,7 +32,7 @@ fn registry() -> (Arc<dyn MemoryPool>, ExchangeRegistry) {
 }
 
 fn shape(partitions: usize, readers: usize) -> ExchangeShape {
-    ExchangeShape { partitions, readers, limit_bytes: 2 * 8192 }
+    ExchangeShape { partitions, readers, limit_bytes: 2 * 8192, retained: false }
 }
 
 async fn next(reader: &mut ExchangeReader) -> Option<i64> {
@@ -264,3 +264,6 @@ fn tombstones_are_bounded() {
     assert_eq!((tombstones.ended.len(), tombstones.order.len()), (TOMBSTONES_MAX, TOMBSTONES_MAX));
     assert!(!tombstones.contains(9) && tombstones.contains(10));
 }
+
+mod random;
+mod spilling;

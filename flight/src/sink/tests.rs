@@ -30,7 +30,7 @@ fn plan(partitions: &[Vec<RecordBatch>]) -> Arc<dyn ExecutionPlan> {
 fn exchange(context: &TaskContext, partitions: usize) -> Arc<Exchange> {
     let registry = ExchangeRegistry::new(Arc::clone(context.memory_pool()));
     let task = TaskId { query: QueryId(1), stage: StageId(1), task: 0, attempt: 0 };
-    registry.create(task, ExchangeShape { partitions, readers: 1, limit_bytes: 1 << 30 }).unwrap()
+    registry.create(task, ExchangeShape { partitions, readers: 1, limit_bytes: 1 << 30, retained: false }).unwrap()
 }
 
 async fn rows(exchange: &Arc<Exchange>, partition: usize) -> Vec<RecordBatch> {
@@ -107,7 +107,7 @@ async fn a_producer_that_nobody_reads_ends_early() {
     let context = Arc::new(TaskContext::default());
     let registry = ExchangeRegistry::new(Arc::clone(context.memory_pool()));
     let task = TaskId { query: QueryId(1), stage: StageId(1), task: 0, attempt: 0 };
-    let shape = ExchangeShape { partitions: 1, readers: 1, limit_bytes: 1 };
+    let shape = ExchangeShape { partitions: 1, readers: 1, limit_bytes: 1, retained: false };
     let exchange = registry.create(task, shape).unwrap();
     let mut reader = exchange.read(0).unwrap();
     let input: Vec<RecordBatch> = (0..1000).map(|i| batch(i, 1)).collect();

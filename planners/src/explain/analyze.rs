@@ -58,6 +58,7 @@ impl StageTotals {
         for task in tasks {
             totals.output_rows += task.output_rows;
             totals.output_bytes += task.output_bytes;
+            totals.spill_bytes += task.spill_bytes;
             for operator in &task.operators {
                 totals.spill_bytes += operator.spill_bytes;
                 add_bytes(&mut totals.read_bytes, &operator.read_bytes);

@@ -166,6 +166,7 @@ async fn after_a_run_every_operator_says_what_it_did() {
         elapsed_ms: 10 + u64::from(task),
         output_rows: 3,
         output_bytes: 640,
+        spill_bytes: 0,
         operators,
     };
     let scan =

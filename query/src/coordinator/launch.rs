@@ -147,7 +147,7 @@ fn input(context: &QueryContext, plan: &QueryPlan, stage: StageId) -> StageInput
     StageInput { stage, tasks: tasks.collect() }
 }
 
-fn address(worker: &Worker) -> WorkerAddress {
+pub(super) fn address(worker: &Worker) -> WorkerAddress {
     WorkerAddress { node: worker.id.clone(), host: worker.host.clone(), port: worker.port }
 }
 

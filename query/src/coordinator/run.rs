@@ -9,24 +9,30 @@ use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::{RecordBatchReceiverStream, RecordBatchStreamAdapter};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
 use sheaf_common::{ErrorCode, StageId};
 use sheaf_flight::report::{self, OperatorReport};
-use sheaf_flight::{TaskEvent, TaskReport};
+use sheaf_flight::{TaskEvent, TaskReport, WorkerAddress};
 use sheaf_planners::error::to_wire;
 use sheaf_planners::explain::{AnalyzeInput, OperatorMetrics, TaskMetrics};
 use sheaf_planners::leaf::name_files;
 use sheaf_planners::stage::ScalarSubquery;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::debug;
 
 use super::QueryPlan;
-use super::launch::{Event, Launched, launch, lost};
+use super::launch::{Event, Launched, address, launch, lost};
 use crate::answer::RowStream;
 use crate::context::QueryContext;
 use crate::error::QueryError;
 
 /// Batches of the root that wait for the client.
 const READ_AHEAD_BATCHES: usize = 2;
+
+/// How long a worker may take to hear that retention ends.
+const END_RETENTION_WAIT: Duration = Duration::from_secs(5);
 
 /// How long the reports of tasks are waited for once the last row is out.
 const REPORTS_WAIT: Duration = Duration::from_millis(200);
@@ -157,6 +163,9 @@ async fn section(
 ) -> Result<Vec<OperatorReport>> {
     let Launched { root, mut events, n_tasks } = launch(context, plan, root).await?;
     let mut n_finished = 0;
+    let mut n_sent = 0;
+    // Apart from the loop: a slow client holds that up.
+    let mut ending = JoinSet::new();
     let mut stream = execute_stream(Arc::clone(&root), context.session_state.task_ctx())?;
     loop {
         tokio::select! {
@@ -172,6 +181,11 @@ async fn section(
                     if rows.send(Ok(batch)).await.is_err() {
                         // Nobody reads any more.
                         return Ok(vec![]);
+                    }
+                    n_sent += 1;
+                    // As many wait for their reader at most: the first is with the client.
+                    if n_sent == READ_AHEAD_BATCHES + 1 && context.settings.fault_tolerance {
+                        ending.spawn(end_retention(context, plan));
                     }
                 }
                 Some(Err(error)) => return Err(error),
@@ -194,13 +208,38 @@ async fn section(
     Ok(operators)
 }
 
+/// Tells every worker of the query that a loss cannot be mended any more: what its exchanges retain is of no use.
+fn end_retention(context: &QueryContext, plan: &QueryPlan) -> impl Future<Output = ()> + use<> {
+    let (client, query) = (Arc::clone(context.engine.client()), context.query);
+    let placed = plan.placement.stages.values().flatten();
+    let workers: BTreeMap<String, WorkerAddress> =
+        placed.map(|task| (task.worker.id.clone(), address(&task.worker))).collect();
+    async move {
+        let tell = async |worker: WorkerAddress| {
+            if let Err(error) = client.end_retention(&worker, query, END_RETENTION_WAIT).await {
+                // It goes on holding more than it needs to, until the query ends.
+                debug!(query_id = %query, %worker, %error, "a worker was not told to end retention");
+            }
+        };
+        join_all(workers.into_values().map(tell)).await;
+    }
+}
+
 /// Whether it was the end of a task. Errs when a task failed or a worker is gone.
 fn heard(context: &QueryContext, (worker, event): Event, gathered: &mut Gathered) -> Result<bool, QueryError> {
     match event {
         Ok(TaskEvent::Accepted) => Ok(false),
         Ok(TaskEvent::Finished { task, report }) => {
-            let TaskReport { operators, output_rows, output_bytes, elapsed_ms, input_bytes, divisions_by_zero, .. } =
-                *report;
+            let TaskReport {
+                operators,
+                output_rows,
+                output_bytes,
+                spilled_bytes,
+                elapsed_ms,
+                input_bytes,
+                divisions_by_zero,
+                ..
+            } = *report;
             context.warnings.add(divisions_by_zero);
             context.stats.change(|counts| counts.exchange_bytes += input_bytes.values().sum::<u64>());
             gathered.stages.entry(task.stage).or_default().push(TaskMetrics {
@@ -209,6 +248,7 @@ fn heard(context: &QueryContext, (worker, event): Event, gathered: &mut Gathered
                 elapsed_ms,
                 output_rows,
                 output_bytes,
+                spill_bytes: spilled_bytes,
                 operators: operators.into_iter().map(operator_metrics).collect(),
             });
             Ok(true)

@@ -16,22 +16,41 @@ struct Server {
     folder: tempfile::TempDir,
 }
 
-async fn server() -> Server {
-    let folder = tempfile::tempdir().unwrap();
-    let files = folder.path().join("files");
-    std::fs::create_dir(&files).unwrap();
-    let engine = Engine::new(EngineOptions {
+fn options(folder: &std::path::Path) -> EngineOptions {
+    let files = folder.join("files");
+    EngineOptions {
         node_name: "here".into(),
-        data_dir: folder.path().join("data"),
+        data_dir: folder.join("data"),
         base_dir: files.clone(),
         allow_roots: vec![files],
         cores: 2,
         memory_bytes: 256 << 20,
+        spill_bytes_max: 1 << 30,
         coordinator_no: 1,
         workers: Arc::new(StaticWorkers::default()),
         client: Arc::new(FlightClient::new(Arc::new(InProcessChannels::default()), None)),
-    });
+    }
+}
+
+async fn server() -> Server {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("files")).unwrap();
+    let engine = Engine::new(options(folder.path()));
     Server { engine: engine.await.unwrap(), folder }
+}
+
+#[tokio::test]
+async fn what_a_dead_process_spilled_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let stale = folder.path().join("data/tmp/datafusion-abc");
+    std::fs::create_dir_all(&stale).unwrap();
+    std::fs::write(stale.join(".tmpdef"), "rows").unwrap();
+    std::fs::create_dir(folder.path().join("files")).unwrap();
+    let engine = Engine::new(options(folder.path())).await.unwrap();
+    assert!(!stale.exists());
+    let disk = &engine.runtime().disk_manager;
+    assert!(disk.temp_dir_paths()[0].starts_with(folder.path().join("data/tmp")));
+    assert_eq!(disk.max_temp_directory_size(), 1 << 30);
 }
 
 impl Server {

@@ -2,6 +2,8 @@
 //! be left of a query that is over.
 
 use std::collections::HashSet;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -9,12 +11,13 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::dataframe::DataFrameWriteOptions;
-use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
+use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation, UnboundedMemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::*;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use sheaf_common::settings::Settings;
 use sheaf_common::{ErrorCode, QueryId, StageId, TaskId};
 use sheaf_flight::client::TaskEvents;
@@ -42,19 +45,64 @@ struct Cluster {
     nodes: Vec<Node>,
     client: Arc<FlightClient>,
     context: SessionContext,
+    settings: Settings,
     _servers: JoinSet<()>,
     _files: tempfile::TempDir,
 }
 
+/// Grants operators whatever they ask for and exchanges next to nothing.
+#[derive(Debug, Default)]
+struct StingyPool {
+    inner: UnboundedMemoryPool,
+    refusals: AtomicUsize,
+}
+
+impl fmt::Display for StingyPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("stingy")
+    }
+}
+
+impl MemoryPool for StingyPool {
+    fn name(&self) -> &str {
+        "stingy"
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.inner.grow(reservation, additional);
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        self.inner.shrink(reservation, shrink);
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<(), DataFusionError> {
+        if reservation.consumer().name() == "exchanges" && reservation.size() + additional > 64 << 10 {
+            self.refusals.fetch_add(1, Ordering::Relaxed);
+            return Err(DataFusionError::ResourcesExhausted("stingy".into()));
+        }
+        self.inner.try_grow(reservation, additional)
+    }
+
+    fn reserved(&self) -> usize {
+        self.inner.reserved()
+    }
+}
+
 impl Cluster {
     async fn start() -> Self {
+        let settings = Settings { exchange_buffer_bytes: 1, ..Default::default() };
+        Self::start_with(settings, || Arc::new(UnboundedMemoryPool::default())).await
+    }
+
+    async fn start_with(settings: Settings, pool: impl Fn() -> Arc<dyn MemoryPool>) -> Self {
         let mut nodes = vec![];
         let mut servers = JoinSet::new();
         let runtime = tokio::runtime::Handle::current();
         for n in 0..3 {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
-            let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+            let pool = pool();
             let env = RuntimeEnvBuilder::new().with_memory_pool(Arc::clone(&pool)).build_arc().unwrap();
             let base = SessionContext::new_with_config_rt(SessionConfig::new(), Arc::clone(&env)).state();
             let channels = Arc::new(PooledChannels::new(runtime.clone()));
@@ -75,7 +123,7 @@ impl Cluster {
         let files = tempfile::tempdir().unwrap();
         let context = tables(files.path()).await;
         let client = Arc::new(FlightClient::new(Arc::new(PooledChannels::new(runtime)), None));
-        Self { nodes, client, context, _servers: servers, _files: files }
+        Self { nodes, client, context, settings, _servers: servers, _files: files }
     }
 
     fn workers(&self) -> Vec<Worker> {
@@ -147,7 +195,7 @@ impl Cluster {
                 if tasks.is_empty() {
                     continue;
                 }
-                let request = request(query, stage, &config, inputs.clone(), tasks);
+                let request = request(query, stage, &config, &self.settings, inputs.clone(), tasks);
                 let mut lease = self.client.submit(&address(&worker), request, WAIT).await?;
                 assert_eq!(lease.next().await, Some(Ok(TaskEvent::Accepted)));
                 leases.push(lease);
@@ -160,7 +208,8 @@ impl Cluster {
     async fn assert_idle(&self) {
         let is_idle = |node: &Node| {
             let info = node.worker.info();
-            info.tasks == 0 && info.queries == 0 && info.exchange_bytes == 0 && node.pool.reserved() == 0
+            let is_empty = info.exchange_bytes == 0 && info.spill_bytes == 0 && node.pool.reserved() == 0;
+            info.tasks == 0 && info.queries == 0 && is_empty
         };
         for _ in 0..100 {
             if self.nodes.iter().all(is_idle) {
@@ -186,6 +235,7 @@ fn request(
     query: QueryId,
     stage: &StagePlan,
     config: &SessionConfig,
+    settings: &Settings,
     inputs: Vec<StageInput>,
     tasks: Vec<TaskSpec>,
 ) -> SubmitRequest {
@@ -194,7 +244,7 @@ fn request(
         coordinator: "c".into(),
         worker: String::new(),
         config: codec::encode_config(config),
-        settings: Settings { exchange_buffer_bytes: 1, ..Default::default() },
+        settings: settings.clone(),
         now_ns: 0,
         deadline_ms: 0,
         stages: vec![StageSubmit {
@@ -282,6 +332,26 @@ async fn rows_are_those_of_one_process() {
         for sql in QUERIES {
             sequence += 1;
             cluster.check(sequence, sql, broadcast_bytes_max).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_the_same_when_exchanges_have_no_memory() {
+    for fault_tolerance in [false, true] {
+        let pools = Mutex::new(vec![]);
+        let settings = Settings { exchange_buffer_bytes: 1 << 30, fault_tolerance, ..Default::default() };
+        let cluster = Cluster::start_with(settings, || {
+            let pool = Arc::new(StingyPool::default());
+            pools.lock().push(Arc::clone(&pool));
+            pool
+        });
+        let cluster = cluster.await;
+        for (sequence, sql) in QUERIES.iter().enumerate() {
+            cluster.check(sequence as u64, sql, 0).await;
+        }
+        for pool in pools.lock().iter() {
+            assert!(pool.refusals.load(Ordering::Relaxed) > 0, "nothing had to spill, retained: {fault_tolerance}");
         }
     }
 }

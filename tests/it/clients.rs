@@ -1,4 +1,4 @@
-//! Stock clients as their users install them: PyMySQL and DuckDB from Python, the `mysql` or `mariadb` command line.
+//! Stock clients as their users install them: PyMySQL, MySQL's connector and DuckDB from Python, the `mysql` or `mariadb` command line.
 //!
 //! What this machine cannot have is skipped with a loud line. `SHEAF_FULL=1` adds TPC-H at scale factor 1 on three
 //! workers, its answers compared with DuckDB's over the same files.
@@ -55,6 +55,14 @@ fn pymysql() {
     alone(DEADLINE, async {
         let cluster = Cluster::start_with_fixtures(ClusterSpec::workers(1)).await;
         script("pymysql_client.py", cluster.mysql_port(), &[]);
+    });
+}
+
+#[test]
+fn mysql_connector_python() {
+    alone(DEADLINE, async {
+        let cluster = Cluster::start_with_fixtures(ClusterSpec::workers(1)).await;
+        script("connector_client.py", cluster.mysql_port(), &[]);
     });
 }
 

@@ -194,7 +194,11 @@ impl Acceptor {
             let connection = TcpConnection::new(stream, options);
             match session::serve(connection, client).await {
                 Ok(()) => {}
-                Err(error @ (ConnectionError::WriteTimeout | ConnectionError::AccessDenied { .. })) => {
+                Err(
+                    error @ (ConnectionError::WriteTimeout
+                    | ConnectionError::AccessDenied { .. }
+                    | ConnectionError::PluginNotSpoken { .. }),
+                ) => {
                     tracing::warn!(connection_id, %peer, %error, "connection ended");
                 }
                 Err(error) => tracing::debug!(connection_id, %peer, %error, "connection ended"),

@@ -19,7 +19,7 @@ fn scripts() -> PathBuf {
 }
 
 /// The interpreter of an environment with the clients, or `None` where it cannot be made (no Python, no network).
-fn python() -> Option<&'static PathBuf> {
+pub fn python() -> Option<&'static PathBuf> {
     static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
     let made = PYTHON.get_or_init(|| {
         let output = Command::new("sh").arg(scripts().join("setup.sh")).output().ok()?;
@@ -127,7 +127,8 @@ fn binary_and_text_protocols_agree() {
     });
 }
 
-fn found(programs: &[&'static str]) -> Option<&'static str> {
+/// The first of the programs that this machine has.
+pub fn found(programs: &[&'static str]) -> Option<&'static str> {
     programs.iter().copied().find(|program| Command::new(program).arg("--version").output().is_ok())
 }
 

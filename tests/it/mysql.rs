@@ -582,6 +582,36 @@ fn passwords_of_a_stock_client() {
             let expected = format!("'{user}'@'127.0.0.1' (using password: {with})");
             assert!(refused.contains("1045") && refused.contains(&expected), "{user}: {refused}");
         }
+        let (program, python) = (crate::clients::found(&["mariadb", "mysql"]), crate::clients::python());
+        let connectors = [
+            "import pymysql; pymysql.connect(host='127.0.0.1', port=PORT, user='USER', password='PASSWORD')",
+            "import mysql.connector as c; c.connect(host='127.0.0.1', port=PORT, user='USER', password='PASSWORD', \
+             ssl_disabled=True)",
+        ];
+        for (user, password) in [("old", "pass of old"), ("new", "pass of new")] {
+            let port = server.port().to_string();
+            for (password, is_right) in [(password, true), ("wrong", false)] {
+                let mut commands = Vec::new();
+                if let Some(program) = program {
+                    let mut command = tokio::process::Command::new(program);
+                    command.args(["--no-defaults", "--protocol=tcp", "--host=127.0.0.1", "--port", &port]);
+                    command.args(["--user", user, &format!("--password={password}"), "--execute=SELECT 1"]);
+                    commands.push(command);
+                }
+                for script in python.iter().flat_map(|_| connectors) {
+                    let script = script.replace("PORT", &port).replace("USER", user).replace("PASSWORD", password);
+                    let mut command = tokio::process::Command::new(python.expect("it has scripts"));
+                    command.args(["-c", &script]);
+                    commands.push(command);
+                }
+                for mut command in commands {
+                    let output = command.output().await.expect("it runs");
+                    let said = String::from_utf8_lossy(&output.stderr);
+                    assert_eq!(output.status.success(), is_right, "{command:?}: {said}");
+                    assert!(is_right || said.contains("1045"), "{command:?}: {said}");
+                }
+            }
+        }
         // A client from before plugins, which cannot be asked to use a newer one.
         for (user, code) in [("new", 1251), ("old", 1045)] {
             let (mut raw, _) = Raw::greeted(server.port()).await;

@@ -112,8 +112,8 @@ pub trait Connection: Send {
     /// Cancelled when the client is seen to be gone, also while a command is being answered.
     fn hang_up(&self) -> CancellationToken;
 
-    /// Replies that are encoded but not sent, and what they are encoded by: rows are appended here, between [`PacketBuffer::columns`] and
-    /// [`PacketBuffer::end_of_rows`].
+    /// Replies that are encoded but not sent, and what was agreed on for their encoding: rows are appended here, between
+    /// [`PacketBuffer::columns`] and [`PacketBuffer::end_of_rows`].
     fn buffer(&mut self) -> &mut PacketBuffer;
 
     /// How long one write may wait for the client to read.

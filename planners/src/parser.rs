@@ -273,12 +273,22 @@ impl StatementParser<'_> {
             Keyword::SELECT | Keyword::WITH | Keyword::VALUES | Keyword::TABLE | Keyword::FROM => {
                 Ok(StatementKind::Query(Box::new(self.parse_query()?)))
             }
+            Keyword::LOAD if self.is_load_data() => {
+                let message = "LOAD DATA is not supported, since tables cannot be written to yet; CREATE EXTERNAL TABLE \
+                               reads files where they are";
+                Err(PlanError::Unsupported(message.to_owned()).into())
+            }
             _ if first == Token::LParen => Ok(StatementKind::Query(Box::new(self.parse_query()?))),
             _ => match self.sql.parse_statement()? {
                 SqlStatement::LockTables { .. } | SqlStatement::UnlockTables => Ok(StatementKind::Nothing),
                 other => Ok(StatementKind::Other(Box::new(other))),
             },
         }
+    }
+
+    /// MySQL's `LOAD DATA [LOCAL] INFILE`, which the parser takes for a statement of Hive's.
+    fn is_load_data(&self) -> bool {
+        matches!(&self.sql.peek_nth_token_ref(1).token, Token::Word(word) if word.keyword == Keyword::DATA)
     }
 
     fn parse_query(&mut self) -> Result<QueryStatement, Failure> {

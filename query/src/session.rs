@@ -1,7 +1,7 @@
 //! One client's session: its variables, its current database, its statements.
 //!
 //! A statement runs under a token that `KILL`, the deadline and the drop of its answer cancel. At most one statement
-//! of a session runs at a time; the front ends see to that.
+//! of a session runs at a time, beside those whose rows a client fetches bit by bit; the front ends see to that.
 
 mod planning;
 mod prepared;
@@ -19,7 +19,6 @@ use parking_lot::Mutex;
 use sheaf_common::{Classify, ErrorCode};
 use sheaf_planners::parser::{self, OutputName, SqlDialect, Statement};
 use sheaf_planners::warnings::QueryWarnings;
-use tokio::time::Instant as TokioInstant;
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::Answer;
@@ -56,8 +55,8 @@ pub struct Session {
     dialect: SqlDialect,
     /// What statements change. Never held over an await.
     state: Mutex<State>,
-    /// The statement that runs now, and since when the session is idle otherwise.
-    running: Mutex<(Option<Arc<Running>>, SystemTime)>,
+    /// The statement that runs now, behind those whose rows wait to be fetched; and since when there has been none.
+    running: Mutex<(Vec<Arc<Running>>, SystemTime)>,
     /// Cancelled by `KILL CONNECTION`.
     killed: CancellationToken,
 }
@@ -74,7 +73,7 @@ impl Session {
             client_host: init.client_host,
             dialect: init.dialect,
             state: Mutex::new(state),
-            running: Mutex::new((None, now)),
+            running: Mutex::new((vec![], now)),
             killed: CancellationToken::new(),
         }
     }
@@ -164,10 +163,6 @@ impl Session {
         let outcome = tokio::select! {
             biased;
             () = context.cancel.cancelled() => Err(guard.running().error()),
-            () = sleep_until(context.deadline) => {
-                guard.running().end(EndReason::Timeout);
-                Err(QueryError::Timeout)
-            }
             outcome = work => outcome,
         };
         match outcome {
@@ -282,6 +277,18 @@ impl Session {
         self.state.lock().variables.text_of(name)
     }
 
+    /// The variables of which the client wants to hear when they change, with their values as `SHOW VARIABLES` has them.
+    pub fn tracked_variables(&self) -> Vec<(&'static str, String)> {
+        let state = self.state.lock();
+        let tracked = state.variables.text_of("session_track_system_variables");
+        let is_tracked =
+            |name: &str| tracked.split(',').map(str::trim).any(|it| it == "*" || it.eq_ignore_ascii_case(name));
+        if tracked.is_empty() {
+            return vec![];
+        }
+        state.variables.rows().into_iter().filter(|(name, _)| is_tracked(name)).collect()
+    }
+
     /// The time zone that instants are shown in, as Arrow reads it: an offset or a name of the IANA's.
     pub fn time_zone(&self) -> String {
         self.state.lock().variables.time_zone()
@@ -290,14 +297,12 @@ impl Session {
     /// Cancelled when the statement that runs now is ended, for who holds its rows but cannot read on; never cancelled
     /// while none runs.
     pub fn statement_token(&self) -> CancellationToken {
-        self.running.lock().0.as_ref().map(|running| running.token()).unwrap_or_default()
+        self.running.lock().0.last().map(|running| running.token()).unwrap_or_default()
     }
 
-    /// Ends the statement that runs now, if one does.
+    /// Ends the statement that runs now, if one does, and those whose rows wait to be fetched.
     pub fn cancel(&self) {
-        if let Some(running) = &self.running.lock().0 {
-            running.end(EndReason::Killed);
-        }
+        self.running.lock().0.iter().for_each(|running| running.end(EndReason::Killed));
     }
 
     /// Ends the statement and the session: the front end waits on [`Self::killed`] and hangs up.
@@ -350,14 +355,6 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.cancel();
         self.engine.forget(self.connection_id);
-    }
-}
-
-/// Never, without a deadline.
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(TokioInstant::from_std(deadline)).await,
-        None => std::future::pending().await,
     }
 }
 

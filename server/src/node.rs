@@ -33,7 +33,7 @@ use crate::membership::{
     FlightLink, JoinOptions, MemberClient, MembershipActions, Node, Registry, VERSION, watch_workers,
 };
 use crate::metrics::{self, Figures};
-use crate::mysql::{MySqlOptions, MySqlServer};
+use crate::mysql::{MySqlOptions, MySqlServer, OpenAccounts};
 use crate::stop;
 
 /// What a node needs besides its configuration.
@@ -299,8 +299,8 @@ fn start_mysql(
 ) -> Result<MySqlServer, ServerError> {
     let address = address_of(&listener)?;
     engine.announce("port", address.port().to_string());
-    let options =
-        MySqlOptions { coordinator_no: config.coordinator_no, insecure: config.insecure, ..MySqlOptions::new(address) };
+    let accounts = Arc::new(OpenAccounts { other_machines: config.insecure });
+    let options = MySqlOptions { coordinator_no: config.coordinator_no, accounts, ..MySqlOptions::new(address) };
     let _compute = compute.enter();
     let listener = adopt(listener)?;
     MySqlServer::serve(listener, engine.clone(), options).map_err(ServerError::Threads)

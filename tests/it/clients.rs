@@ -1,4 +1,4 @@
-//! Stock clients as their users install them: PyMySQL and DuckDB from Python, the `mysql` or `mariadb` command line.
+//! Stock clients as their users install them: PyMySQL, MySQL's connector and DuckDB from Python, the `mysql` or `mariadb` command line.
 //!
 //! What this machine cannot have is skipped with a loud line. `SHEAF_FULL=1` adds TPC-H at scale factor 1 on three
 //! workers, its answers compared with DuckDB's over the same files.
@@ -19,7 +19,7 @@ fn scripts() -> PathBuf {
 }
 
 /// The interpreter of an environment with the clients, or `None` where it cannot be made (no Python, no network).
-fn python() -> Option<&'static PathBuf> {
+pub fn python() -> Option<&'static PathBuf> {
     static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
     let made = PYTHON.get_or_init(|| {
         let output = Command::new("sh").arg(scripts().join("setup.sh")).output().ok()?;
@@ -55,6 +55,14 @@ fn pymysql() {
     alone(DEADLINE, async {
         let cluster = Cluster::start_with_fixtures(ClusterSpec::workers(1)).await;
         script("pymysql_client.py", cluster.mysql_port(), &[]);
+    });
+}
+
+#[test]
+fn mysql_connector_python() {
+    alone(DEADLINE, async {
+        let cluster = Cluster::start_with_fixtures(ClusterSpec::workers(1)).await;
+        script("connector_client.py", cluster.mysql_port(), &[]);
     });
 }
 
@@ -119,7 +127,8 @@ fn binary_and_text_protocols_agree() {
     });
 }
 
-fn found(programs: &[&'static str]) -> Option<&'static str> {
+/// The first of the programs that this machine has.
+pub fn found(programs: &[&'static str]) -> Option<&'static str> {
     programs.iter().copied().find(|program| Command::new(program).arg("--version").output().is_ok())
 }
 

@@ -3,16 +3,22 @@
 
 mod raw;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder, Row, Value};
-use raw::{DEPRECATE_EOF, MULTI_STATEMENTS, PLAIN, Raw, Said, execution, first_text, frame, handshake, said};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use raw::{
+    DEPRECATE_EOF, MULTI_STATEMENTS, PLAIN, PLUGIN_AUTH, Raw, SESSION_TRACK, Said, execution, first_text, frame,
+    handshake, said,
+};
 use sheaf_flight::{FlightClient, InProcessChannels};
 use sheaf_planners::StaticWorkers;
 use sheaf_query::{Engine, EngineOptions};
-use sheaf_server::mysql::{MySqlOptions, MySqlServer};
+use sheaf_server::mysql::{Accounts, MySqlOptions, MySqlServer, Verifier};
 use sheaf_tests::alone;
 use tokio::io::AsyncWriteExt;
 
@@ -189,6 +195,8 @@ fn commands_beside_queries() {
         assert!(column.windows(5).any(|it| it == b"dummy"), "{column:?}");
         assert_eq!(raw.packet().await.expect("the end").first(), Some(&0xFE));
         assert_eq!(error_code(raw.ask(b"\x04no_such\0").await).0, 1146);
+        raw.command(b"\x04one\0x%").await;
+        assert_eq!(raw.packet().await.expect("no column is like that").first(), Some(&0xFE));
 
         for unknown in [&[0x08][..], &[0x0D], &[0x12, 0, 0], &[0x77], &[]] {
             assert_eq!(error_code(raw.ask(unknown).await), (1047, "08S01".into()), "{unknown:?}");
@@ -214,16 +222,17 @@ fn reset_and_change_of_user() {
         assert_eq!(error_code(raw.ask(&execution(statement, &[])).await).0, 1243, "statements are gone");
         assert_eq!(raw.texts("SELECT database()").await, ["system"]);
 
-        assert!(matches!(raw.ask(b"\x11eve\0\0default\0\x2d\0mysql_native_password\0").await, Said::Ok { .. }));
+        assert!(matches!(raw.ask(b"\x11eve\0\0default\0\x2d\0caching_sha2_password\0").await, Said::Ok { .. }));
         assert_eq!(raw.texts("SELECT concat(database(), ' ', substring_index(user(), '@', 1))").await, ["default eve"]);
         assert_eq!(raw.texts("SELECT connection_id()").await, id);
         assert_eq!(server.engine.processes().len(), 1);
 
-        // A client that proves itself by another plugin is asked to use ours.
-        raw.command(b"\x11bob\0\x02ab\0\x2d\0caching_sha2_password\0").await;
+        // A client that proves itself by a plugin that is not ours is asked to use one.
+        raw.command(b"\x11bob\0\x02ab\0\x2d\0mysql_clear_password\0").await;
         let switch = raw.packet().await.expect("a switch");
-        assert!(switch.starts_with(b"\xfemysql_native_password\0"), "{switch:?}");
-        raw.send(&[7; 20]).await;
+        assert!(switch.starts_with(b"\xfecaching_sha2_password\0") && switch.len() == 1 + 22 + 21, "{switch:?}");
+        raw.send(&[7; 32]).await;
+        assert_eq!(raw.packet().await.expect("the short exchange is enough"), [1, 3]);
         assert!(matches!(said(&raw.packet().await.expect("an answer")), Said::Ok { .. }));
         assert_eq!(error_code(raw.ask(b"\x11bob").await).0, 1835);
         assert_eq!(raw.texts("SELECT substring_index(user(), '@', 1)").await, ["bob"]);
@@ -264,7 +273,8 @@ fn prepared_statements_packet_by_packet() {
             // Closed: no reply, and unknown from then on.
             raw.command(&[&[0x19][..], &id.to_le_bytes()].concat()).await;
             assert_eq!(error_code(raw.ask(&execution(id, &[])).await).0, 1243);
-            assert_eq!(error_code(raw.ask(&[0x1C, 1, 0, 0, 0, 1, 0, 0, 0]).await).0, 1421);
+            assert_eq!(error_code(raw.ask(&[&[0x1C][..], &id.to_le_bytes(), &[1, 0, 0, 0]].concat()).await).0, 1243);
+            assert_eq!(error_code(raw.ask(&[&[0x1C][..], &text.to_le_bytes(), &[1, 0, 0, 0]].concat()).await).0, 1421);
             assert_eq!(raw.prepare("SELECT * FROM system.no_such").await, Err(1146));
             assert_eq!(raw.prepare("SELEC ?").await, Err(1064));
             let (set, _, n_columns) = raw.prepare("SET @x = 1").await.expect("it can be prepared");
@@ -425,6 +435,14 @@ fn a_client_that_does_not_read_holds_the_query_back() {
         assert!(result.rows.len() < 10_000_000, "not all rows were waiting for the client");
         assert_eq!(slow.texts("SELECT 'on'").await, ["on"]);
 
+        // So is its deadline kept.
+        assert_eq!(slow.query("SET max_execution_time = 700").await.error, None);
+        slow.command(&[b"\x03", LARGE.as_bytes()].concat()).await;
+        server.until_running(1).await;
+        assert!(server.until_running(0).await < Duration::from_millis(700) + FORGOTTEN);
+        assert_eq!(slow.result().await.error.expect("its time was over").0, 3024);
+        assert_eq!(slow.query("SET max_execution_time = 0").await.error, None);
+
         assert_eq!(slow.query("SET net_write_timeout = 1").await.error, None);
         slow.command(&[b"\x03", LARGE.as_bytes()].concat()).await;
         server.until_running(1).await;
@@ -490,6 +508,8 @@ fn bytes_that_are_not_the_protocol_end_only_their_connection() {
         // TLS, which was not offered.
         let (mut tls, _) = Raw::greeted(server.port()).await;
         tls.send(&handshake("root", PLAIN | 1 << 11, None)[..32]).await;
+        let refused = said(&tls.packet().await.expect("a word"));
+        assert!(matches!(&refused, Said::Error { code: 1835, message, .. } if message.contains("TLS")), "{refused:?}");
         assert!(tls.is_closed().await);
 
         let mut large = server.raw(PLAIN).await;
@@ -497,15 +517,285 @@ fn bytes_that_are_not_the_protocol_end_only_their_connection() {
         large.command(&vec![3; (1 << 20) + 1][..]).await;
         assert_eq!(error_code(said(&large.packet().await.expect("a word"))).0, 1153);
 
-        // Parameters of a type that there is none of: the protocol layer panics.
+        // Parameters of a type that there is none of: nothing is lost but the execution.
         let mut wrong = server.raw(PLAIN).await;
         let (id, ..) = wrong.prepare("SELECT ?").await.expect("it can be prepared");
-        assert_eq!(error_code(wrong.ask(&execution(id, &[0, 1, 0x77, 0, 1])).await).0, 1835);
+        assert_eq!(error_code(wrong.ask(&execution(id, &[0, 1, 0x77, 0, 1])).await).0, 1210);
+        assert_eq!(wrong.texts("SELECT 'on'").await, ["on"]);
+        // A command that does not begin an exchange.
+        wrong.sequence = 7;
+        wrong.send(b"\x0e").await;
+        assert_eq!(error_code(said(&wrong.packet().await.expect("a word"))).0, 1156);
         assert!(wrong.is_closed().await);
 
         assert_eq!(witness.texts("SELECT 'still here'").await, ["still here"]);
         drop(witness);
         server.until_sessions(0).await;
+    });
+}
+
+/// One account for each kind of verifier.
+#[derive(Debug)]
+struct TestAccounts;
+
+impl Accounts for TestAccounts {
+    fn verifier(&self, user: &str, peer: IpAddr) -> Verifier {
+        assert!(peer.is_loopback(), "{peer}");
+        match user {
+            "old" => Verifier::native("pass of old"),
+            "new" => Verifier::caching_sha2("pass of new"),
+            "open" => Verifier::NoPassword,
+            _ => Verifier::Nobody,
+        }
+    }
+}
+
+#[test]
+fn passwords_of_a_stock_client() {
+    alone(DEADLINE, async {
+        let server = Server::start_with(|options| options.accounts = Arc::new(TestAccounts)).await;
+        let client = |user: &'static str, password: &'static str| {
+            let opts = OptsBuilder::default().ip_or_hostname("127.0.0.1").tcp_port(server.port()).prefer_socket(false);
+            Conn::new(opts.user(Some(user)).pass(Some(password).filter(|it| !it.is_empty())))
+        };
+        for (user, password) in [("old", "pass of old"), ("new", "pass of new"), ("open", "")] {
+            let mut conn = client(user, password).await.unwrap_or_else(|error| panic!("{user}: {error}"));
+            let me: Option<String> = conn.query_first("SELECT substring_index(user(), '@', 1)").await.expect("a row");
+            assert_eq!(me.as_deref(), Some(user));
+            // The other accounts, within the connection.
+            for (other, password) in [("new", "pass of new"), ("old", "pass of old")] {
+                let opts = mysql_async::ChangeUserOpts::new();
+                let opts = opts.with_user(Some(other.into())).with_pass(Some(password.into()));
+                conn.change_user(opts).await.unwrap_or_else(|error| panic!("{user} to {other}: {error}"));
+                let me: Option<String> =
+                    conn.query_first("SELECT substring_index(user(), '@', 1)").await.expect("a row");
+                assert_eq!(me.as_deref(), Some(other));
+            }
+            let wrong = mysql_async::ChangeUserOpts::new().with_user(Some("new".into())).with_pass(Some("no".into()));
+            let refused = conn.change_user(wrong).await.expect_err("a wrong password");
+            assert!(refused.to_string().contains("1045"), "{refused}");
+            assert!(conn.ping().await.is_err(), "who fails to become another is nobody");
+        }
+        for (user, password, with) in
+            [("old", "no", "YES"), ("new", "no", "YES"), ("open", "no", "YES"), ("new", "", "NO"), ("eve", "no", "YES")]
+        {
+            let refused = client(user, password).await.expect_err("wrong").to_string();
+            let expected = format!("'{user}'@'127.0.0.1' (using password: {with})");
+            assert!(refused.contains("1045") && refused.contains(&expected), "{user}: {refused}");
+        }
+        let (program, python) = (crate::clients::found(&["mariadb", "mysql"]), crate::clients::python());
+        let connectors = [
+            "import pymysql; pymysql.connect(host='127.0.0.1', port=PORT, user='USER', password='PASSWORD')",
+            "import mysql.connector as c; c.connect(host='127.0.0.1', port=PORT, user='USER', password='PASSWORD', \
+             ssl_disabled=True)",
+        ];
+        for (user, password) in [("old", "pass of old"), ("new", "pass of new")] {
+            let port = server.port().to_string();
+            for (password, is_right) in [(password, true), ("wrong", false)] {
+                let mut commands = Vec::new();
+                if let Some(program) = program {
+                    let mut command = tokio::process::Command::new(program);
+                    command.args(["--no-defaults", "--protocol=tcp", "--host=127.0.0.1", "--port", &port]);
+                    command.args(["--user", user, &format!("--password={password}"), "--execute=SELECT 1"]);
+                    commands.push(command);
+                }
+                for script in python.iter().flat_map(|_| connectors) {
+                    let script = script.replace("PORT", &port).replace("USER", user).replace("PASSWORD", password);
+                    let mut command = tokio::process::Command::new(python.expect("it has scripts"));
+                    command.args(["-c", &script]);
+                    commands.push(command);
+                }
+                for mut command in commands {
+                    let output = command.output().await.expect("it runs");
+                    let said = String::from_utf8_lossy(&output.stderr);
+                    assert_eq!(output.status.success(), is_right, "{command:?}: {said}");
+                    assert!(is_right || said.contains("1045"), "{command:?}: {said}");
+                }
+            }
+        }
+        // A client from before plugins, which cannot be asked to use a newer one.
+        for (user, code) in [("new", 1251), ("old", 1045)] {
+            let (mut raw, _) = Raw::greeted(server.port()).await;
+            raw.send(&handshake(user, PLAIN & !PLUGIN_AUTH, None)).await;
+            assert_eq!(error_code(said(&raw.packet().await.expect("a word"))).0, code, "{user}");
+            assert!(raw.is_closed().await);
+        }
+        server.until_sessions(0).await;
+    });
+}
+
+#[test]
+fn what_changed_in_the_session_is_told_to_those_who_ask() {
+    serve(|server| async move {
+        let ends = |packet: &[u8], told: &[u8]| packet[4] & 0x40 != 0 && packet.ends_with(told);
+        let mut raw = server.raw(PLAIN | SESSION_TRACK | DEPRECATE_EOF).await;
+        for (command, told) in [
+            (&b"\x03USE system"[..], &b"\x09\x01\x07\x06system"[..]),
+            (b"\x02default", b"\x0a\x01\x08\x07default"),
+            (b"\x03SET autocommit = 0", b"\x11\x00\x0f\x0aautocommit\x03OFF"),
+            (b"\x03SET time_zone = '+02:00'", b"\x13\x00\x11\x09time_zone\x06+02:00"),
+        ] {
+            raw.command(command).await;
+            let reply = raw.packet().await.expect("OK");
+            assert!(reply[0] == 0 && ends(&reply, told), "{command:?}: {reply:?}");
+        }
+        for command in [&b"\x03SET @x = 1"[..], b"\x03SET sql_mode = 'ANSI_QUOTES'", b"\x02default", b"\x0e"] {
+            raw.command(command).await;
+            let reply = raw.packet().await.expect("OK");
+            assert!(reply[0] == 0 && reply.len() == 7 && reply[4] & 0x40 == 0, "{command:?}: {reply:?}");
+        }
+        assert_eq!(
+            raw.query("SET session_track_system_variables = 'SQL_MODE', session_track_schema = 0").await.error,
+            None
+        );
+        raw.command(b"\x03SET sql_mode = '', autocommit = 1").await;
+        assert!(ends(&raw.packet().await.expect("OK"), b"\x0c\x00\x0a\x08sql_mode\x00"));
+        raw.command(b"\x03USE system").await;
+        assert_eq!(raw.packet().await.expect("OK").len(), 7, "no longer asked for");
+
+        let mut deaf = server.raw(PLAIN).await;
+        deaf.command(b"\x03USE system").await;
+        assert_eq!(deaf.packet().await.expect("OK").len(), 7);
+    });
+}
+
+#[test]
+fn warnings_are_counted_in_every_end() {
+    serve(|server| async move {
+        for capabilities in [PLAIN, PLAIN | DEPRECATE_EOF] {
+            let mut raw = server.raw(capabilities).await;
+            assert_eq!(raw.query("SELECT 1 / number FROM numbers(1)").await.warnings, 1);
+            assert_eq!(raw.query("SHOW WARNINGS").await.rows.len(), 1);
+            let (id, ..) = raw.prepare("SELECT 1 / (number % 2) FROM numbers(6)").await.expect("it can be prepared");
+            assert_eq!(raw.execute(id, &[]).await.warnings, 3);
+            assert_eq!(raw.query("SELECT 1").await.warnings, 0);
+        }
+    });
+}
+
+#[test]
+fn cursors_give_rows_bit_by_bit() {
+    const AUTOCOMMIT: u16 = 2;
+    const CURSOR_EXISTS: u16 = 64;
+    const LAST_ROW_SENT: u16 = 128;
+    serve(|server| async move {
+        for capabilities in [PLAIN, PLAIN | DEPRECATE_EOF] {
+            let mut raw = server.raw(capabilities).await;
+            let (id, ..) = raw.prepare("SELECT number FROM numbers(5) ORDER BY 1").await.expect("it can be prepared");
+            assert_eq!(raw.open_cursor(id).await, AUTOCOMMIT | CURSOR_EXISTS);
+            let mut rows = Vec::new();
+            for (n_rows, n_got, status) in [(2, 2, CURSOR_EXISTS), (2, 2, CURSOR_EXISTS), (2, 1, LAST_ROW_SENT)] {
+                let fetched = raw.fetch(id, n_rows).await;
+                assert_eq!((fetched.rows.len(), fetched.status), (n_got, AUTOCOMMIT | status));
+                rows.extend(fetched.rows.iter().map(|row| row[2]));
+                // Other statements run between.
+                assert_eq!(raw.texts("SELECT 'on'").await, ["on"]);
+            }
+            assert_eq!(rows, [0, 1, 2, 3, 4]);
+            assert_eq!(raw.fetch(id, 1).await.error.expect("closed by its last row").0, 1421);
+
+            // Closed by a reset, by another execution, and with its statement.
+            raw.open_cursor(id).await;
+            assert!(matches!(raw.ask(&[&[0x1A][..], &id.to_le_bytes()].concat()).await, Said::Ok { .. }));
+            assert_eq!(raw.fetch(id, 1).await.error.expect("closed").0, 1421);
+            raw.open_cursor(id).await;
+            assert_eq!(raw.execute(id, &[]).await.rows.len(), 5);
+            assert_eq!(raw.fetch(id, 1).await.error.expect("closed").0, 1421);
+            raw.open_cursor(id).await;
+            raw.command(&[&[0x19][..], &id.to_le_bytes()].concat()).await;
+            assert_eq!(raw.fetch(id, 1).await.error.expect("gone").0, 1243);
+            server.until_running(0).await;
+
+            // What answers without rows has no cursor.
+            let (set, ..) = raw.prepare("SET @x = 1").await.expect("it can be prepared");
+            assert!(matches!(
+                raw.ask(&[&[0x17][..], &set.to_le_bytes(), &[1, 1, 0, 0, 0]].concat()).await,
+                Said::Ok { status: 2, .. }
+            ));
+        }
+    });
+}
+
+#[test]
+fn an_open_cursor_holds_its_query_and_lets_go_of_it_when_told() {
+    serve(|server| async move {
+        let mut killer = server.raw(PLAIN).await;
+        let mut raw = server.raw(PLAIN | DEPRECATE_EOF).await;
+        let id = raw.texts("SELECT connection_id()").await.remove(0);
+        let (large, ..) = raw.prepare(LARGE).await.expect("it can be prepared");
+        raw.open_cursor(large).await;
+        assert_eq!(raw.fetch(large, 100_000).await.rows.len(), 100_000);
+        server.until_running(1).await;
+        assert_eq!(killer.query(&format!("KILL QUERY {id}")).await.error, None);
+        assert!(server.until_running(0).await < FORGOTTEN, "though nobody fetches");
+        assert_eq!(raw.fetch(large, 1).await.error.expect("it was killed").0, 1317);
+        assert_eq!(raw.fetch(large, 1).await.error.expect("and is gone").0, 1421);
+
+        assert_eq!(raw.query("SET max_execution_time = 500").await.error, None);
+        raw.open_cursor(large).await;
+        server.until_running(1).await;
+        assert!(server.until_running(0).await < Duration::from_millis(500) + FORGOTTEN);
+        assert_eq!(raw.fetch(large, 1).await.error.expect("its time was over").0, 3024);
+
+        assert_eq!(raw.query("SET max_execution_time = 0").await.error, None);
+        raw.open_cursor(large).await;
+        server.until_running(1).await;
+        assert!(matches!(raw.ask(&[0x1F]).await, Said::Ok { .. }), "reset");
+        assert!(server.until_running(0).await < FORGOTTEN);
+    });
+}
+
+/// Random bytes, and packets that are nearly right, before and after the login.
+#[test]
+fn random_packets_leave_nothing_behind() {
+    const ROUNDS: u64 = 300;
+    alone(DEADLINE, async {
+        let server = Server::start_with(|options| options.login_timeout = Duration::from_secs(5)).await;
+        let mut witness = server.raw(PLAIN).await;
+        for seed in 0..ROUNDS {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let mut raw =
+                if rng.random_bool(0.3) { Raw::greeted(server.port()).await.0 } else { server.raw(PLAIN).await };
+            for _ in 0..rng.random_range(1..8) {
+                let mut payload: Vec<u8> = (0..rng.random_range(0..40)).map(|_| rng.random()).collect();
+                if let Some(code) = payload.first_mut() {
+                    *code = rng.random_range(0..0x21);
+                    // The witness is not to be killed.
+                    if *code == 0x0C {
+                        *code = 0x0E;
+                    }
+                }
+                let sequence = if rng.random_bool(0.9) { 0 } else { rng.random() };
+                let mut bytes = frame(sequence, &payload);
+                if rng.random_bool(0.1) {
+                    bytes = payload;
+                }
+                // It may be closed by now.
+                let _ = raw.socket.write_all(&bytes).await;
+            }
+            drop(raw);
+            if seed % 50 == 0 {
+                assert_eq!(witness.texts("SELECT 'still here'").await, ["still here"], "seed {seed}");
+            }
+        }
+        server.until_sessions(1).await;
+        assert_eq!(witness.texts("SELECT 'still here'").await, ["still here"]);
+    });
+}
+
+#[test]
+fn ten_thousand_connections_leave_nothing_behind() {
+    serve(|server| async move {
+        for round in 0..10_000 {
+            match round % 4 {
+                0 => drop(tokio::net::TcpStream::connect(("127.0.0.1", server.port())).await.expect("it listens")),
+                1 => drop(Raw::greeted(server.port()).await),
+                2 => drop(server.raw(PLAIN).await),
+                _ => server.raw(PLAIN).await.command(&[0x01]).await,
+            }
+        }
+        server.until_sessions(0).await;
+        assert_eq!(server.raw(PLAIN).await.texts("SELECT 'on'").await, ["on"]);
     });
 }
 

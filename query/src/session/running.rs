@@ -1,10 +1,12 @@
-//! The statement that a session runs now, and how it is ended from outside.
+//! The statement that a session runs now, and how it is ended: from outside, or by its deadline.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sheaf_common::QueryId;
+use tokio::task::JoinSet;
+use tokio::time::{Instant as TokioInstant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{Session, is_cancellation};
@@ -33,7 +35,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Makes it the session's current statement until the guard goes.
+    /// Makes it the session's current statement until the guard goes or the next one begins.
     pub fn begin(session: &Arc<Session>, context: &QueryContext) -> RunningGuard {
         metrics::started();
         let running = Arc::new(Self {
@@ -43,11 +45,19 @@ impl Running {
             cancel: context.cancel.clone(),
             reason: AtomicU8::new(0),
         });
-        session.running.lock().0 = Some(Arc::clone(&running));
+        session.running.lock().0.push(Arc::clone(&running));
         if session.killed.is_cancelled() {
             running.end(EndReason::Killed);
         }
-        RunningGuard { session: Arc::clone(session), running }
+        let mut deadline = JoinSet::new();
+        if let Some(at) = context.deadline {
+            let running = Arc::clone(&running);
+            deadline.spawn(async move {
+                sleep_until(TokioInstant::from_std(at)).await;
+                running.end(EndReason::Timeout);
+            });
+        }
+        RunningGuard { session: Arc::clone(session), running, _deadline: deadline }
     }
 
     pub fn end(&self, reason: EndReason) {
@@ -75,10 +85,13 @@ impl Running {
     }
 }
 
-/// Holds a session's current statement; its drop ends whatever of it still runs.
+/// Keeps a statement among the session's; its drop ends whatever of it still runs.
 pub(super) struct RunningGuard {
     session: Arc<Session>,
     running: Arc<Running>,
+    /// Waits for the deadline, if there is one. A task of its own, since whoever holds the rows may be waiting for a client
+    /// that does not read.
+    _deadline: JoinSet<()>,
 }
 
 impl RunningGuard {
@@ -95,15 +108,19 @@ impl Drop for RunningGuard {
     fn drop(&mut self) {
         self.running.end(EndReason::Dropped);
         let mut current = self.session.running.lock();
-        if current.0.as_ref().is_some_and(|it| Arc::ptr_eq(it, &self.running)) {
-            *current = (None, SystemTime::now());
+        current.0.retain(|it| !Arc::ptr_eq(it, &self.running));
+        if current.0.is_empty() {
+            current.1 = SystemTime::now();
         }
     }
 }
 
 /// The session's line of the process list.
 pub(super) fn process(session: &Session) -> ProcessRow {
-    let (running, idle_since) = session.running.lock().clone();
+    let (running, idle_since) = {
+        let current = session.running.lock();
+        (current.0.last().cloned(), current.1)
+    };
     let since = running.as_ref().map_or(idle_since, |it| it.started);
     let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
     ProcessRow {

@@ -4,7 +4,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
@@ -15,8 +14,8 @@ use futures::{Stream, StreamExt, TryStreamExt, ready};
 use sheaf_planners::parser::OutputName;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::running::{EndReason, RunningGuard};
-use super::{renamed_schema, sleep_until};
+use super::renamed_schema;
+use super::running::RunningGuard;
 use crate::answer::RowStream;
 use crate::context::QueryContext;
 use crate::error::QueryError;
@@ -27,7 +26,6 @@ pub(super) struct AnswerStream {
     /// Gone once the last row, or an error, is out.
     rows: Option<SendableRecordBatchStream>,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
-    deadline: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     context: Arc<QueryContext>,
     guard: Option<RunningGuard>,
     n_rows: u64,
@@ -40,7 +38,6 @@ impl AnswerStream {
             schema: Arc::clone(&schema),
             rows: Some(rows.stream),
             cancelled: Box::pin(context.cancel.clone().cancelled_owned()),
-            deadline: context.deadline.map(|it: Instant| Box::pin(sleep_until(Some(it))) as _),
             context,
             guard: Some(guard),
             n_rows: 0,
@@ -90,14 +87,6 @@ impl Stream for AnswerStream {
         }
         if this.cancelled.as_mut().poll(cx).is_ready() {
             return this.fail(QueryError::Interrupted.into());
-        }
-        if let Some(deadline) = &mut this.deadline
-            && deadline.as_mut().poll(cx).is_ready()
-        {
-            if let Some(guard) = &this.guard {
-                guard.running().end(EndReason::Timeout);
-            }
-            return this.fail(QueryError::Timeout.into());
         }
         let Some(rows) = &mut this.rows else { return Poll::Ready(None) };
         match ready!(rows.poll_next_unpin(cx)) {

@@ -2,15 +2,16 @@
 //!
 //! The layer may be replaced: [`super::session`] and [`super::writer`] know only the trait.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use datafusion::common::ScalarValue;
 use tokio_util::sync::CancellationToken;
 
 use super::column::Column;
-use super::packet::{ErrorReply, PacketBuffer, Summary, capability};
-use super::parameter::ParameterError;
+use super::packet::PacketBuffer;
+use super::reply::{ErrorReply, Summary};
+use super::statements::Execution;
 
 /// Who logged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,17 +26,21 @@ pub enum Command {
     Query(String),
     UseDatabase(String),
     Prepare(String),
-    /// A parameter's value may be none that we can hold; the statement is not run then.
-    Execute {
+    /// Ends the cursor that the statement had.
+    Execute(Execution),
+    /// The next rows of a statement's cursor.
+    Fetch {
         statement: u32,
-        parameters: Result<Vec<ScalarValue>, ParameterError>,
+        n_rows: u32,
     },
     /// No reply.
     CloseStatement(u32),
+    /// Its cursor is closed.
     ResetStatement(u32),
-    /// The columns of a table.
+    /// The columns of a table, those that are `LIKE` the pattern; all if it is empty.
     FieldList {
         table: String,
+        pattern: String,
     },
     Ping,
     Statistics,
@@ -57,15 +62,19 @@ pub enum ConnectionError {
     HangUp,
     #[error("client sent a packet larger than max_allowed_packet")]
     PacketTooLarge,
+    #[error("client sent packets out of order")]
+    OutOfOrder,
     #[error("client did not log in in time")]
     LoginTimeout,
     #[error("client did not take its result in time")]
     WriteTimeout,
-    #[error("access denied for user '{user}' (using password: {})", if *.with_password { "YES" } else { "NO" })]
-    AccessDenied { user: String, with_password: bool },
+    #[error("access denied for user '{user}'@'{host}' (using password: {})", if *.with_password { "YES" } else { "NO" })]
+    AccessDenied { user: String, host: IpAddr, with_password: bool },
+    #[error("user '{user}'@'{host}' logs in by a plugin that the client does not know; it needs a newer client")]
+    PluginNotSpoken { user: String, host: IpAddr },
     /// Bytes that are not the MySQL protocol.
     #[error("bad packet: {0}")]
-    Protocol(String),
+    Protocol(&'static str),
     #[error("cannot write to client")]
     Write(#[source] std::io::Error),
 }
@@ -77,13 +86,14 @@ impl ConnectionError {
             Self::HangUp | Self::WriteTimeout | Self::Write(_) => return None,
             Self::PacketTooLarge => (1153, "08S01"),
             Self::LoginTimeout => (1159, "08S01"),
+            Self::OutOfOrder => (1156, "08S01"),
             Self::AccessDenied { .. } => (1045, "28000"),
-            Self::Protocol(_) => (1835, "HY000"),
+            Self::PluginNotSpoken { .. } => (1251, "08004"),
+            Self::Protocol(what) => return Some(ErrorReply::malformed(what)),
         };
         let message = match self {
-            // What opensrv says of it quotes raw bytes; the log has it.
-            Self::Protocol(_) => "malformed communication packet".to_owned(),
             Self::PacketTooLarge => "got a packet bigger than 'max_allowed_packet' bytes".to_owned(),
+            Self::OutOfOrder => "got packets out of order".to_owned(),
             other => other.to_string(),
         };
         Some(ErrorReply { code, sqlstate, message })
@@ -93,7 +103,7 @@ impl ConnectionError {
 /// One client's conversation. A reply is on its way to the client when its method returns.
 #[async_trait]
 pub trait Connection: Send {
-    /// Greets the client and reads who it is. The caller then answers with [`Self::ok`] or [`Self::error`].
+    /// Greets the client and makes sure who it is. The caller then answers with [`Self::ok`] or [`Self::error`].
     async fn login(&mut self) -> Result<Login, ConnectionError>;
 
     /// The next command. Dropping the future before it is ready loses none, but for a change of user.
@@ -102,11 +112,8 @@ pub trait Connection: Send {
     /// Cancelled when the client is seen to be gone, also while a command is being answered.
     fn hang_up(&self) -> CancellationToken;
 
-    /// What both sides can do, [`capability`] bits.
-    fn capabilities(&self) -> u32;
-
-    /// Replies that are encoded but not sent: rows are appended here, between [`PacketBuffer::columns`] and
-    /// [`PacketBuffer::end_of_rows`].
+    /// Replies that are encoded but not sent, and what was agreed on for their encoding: rows are appended here, between
+    /// [`PacketBuffer::columns`] and [`PacketBuffer::end_of_rows`].
     fn buffer(&mut self) -> &mut PacketBuffer;
 
     /// How long one write may wait for the client to read.
@@ -131,8 +138,7 @@ pub trait Connection: Send {
 
     /// Ends the answer to a command, also one of which rows were already sent.
     async fn error(&mut self, error: &ErrorReply) -> Result<(), ConnectionError> {
-        let with_state = self.capabilities() & capability::PROTOCOL_41 != 0;
-        self.buffer().error(error, with_state);
+        self.buffer().error(error);
         self.flush().await
     }
 }

@@ -1,107 +1,126 @@
-//! Packets of the MySQL protocol, encoded back to back: framing, integers and strings, and the replies that are no rows.
+//! Packets: payloads in parts of at most 16 MiB, each behind its length and a sequence number; both ways.
 //!
-//! Does not know sockets: whoever owns a [`PacketBuffer`] writes its bytes out and clears it.
+//! Does not know sockets: whoever owns a [`PacketBuffer`] writes its bytes out and clears it, whoever owns a
+//! [`PacketReader`] gives it the bytes that arrived. What stands in the payloads of replies is in [`super::reply`].
 
-use super::column::Column;
+use bytes::{Buf, BytesMut};
 
-/// A payload of this many bytes or more goes out in several packets.
-const PAYLOAD_MAX: usize = 0xFF_FFFF;
+use super::flags::status;
+
+/// A part of this many bytes is continued by the next one.
+pub const PART_MAX: usize = 0xFF_FFFF;
 const HEADER_BYTES: usize = 4;
 
-/// What both sides of a connection said they can do. Only the bits that change what we read or write.
-pub mod capability {
-    pub const LONG_PASSWORD: u32 = 1;
-    pub const FOUND_ROWS: u32 = 1 << 1;
-    pub const LONG_FLAG: u32 = 1 << 2;
-    pub const CONNECT_WITH_DB: u32 = 1 << 3;
-    pub const IGNORE_SPACE: u32 = 1 << 8;
-    pub const PROTOCOL_41: u32 = 1 << 9;
-    pub const INTERACTIVE: u32 = 1 << 10;
-    pub const TRANSACTIONS: u32 = 1 << 13;
-    pub const SECURE_CONNECTION: u32 = 1 << 15;
-    pub const MULTI_STATEMENTS: u32 = 1 << 16;
-    pub const MULTI_RESULTS: u32 = 1 << 17;
-    pub const PS_MULTI_RESULTS: u32 = 1 << 18;
-    pub const PLUGIN_AUTH: u32 = 1 << 19;
-    pub const CONNECT_ATTRS: u32 = 1 << 20;
-    pub const PLUGIN_AUTH_LENENC: u32 = 1 << 21;
-    pub const DEPRECATE_EOF: u32 = 1 << 24;
-
-    /// All that this server announces.
-    pub const SERVER: u32 = LONG_PASSWORD
-        | FOUND_ROWS
-        | LONG_FLAG
-        | CONNECT_WITH_DB
-        | IGNORE_SPACE
-        | PROTOCOL_41
-        | INTERACTIVE
-        | TRANSACTIONS
-        | SECURE_CONNECTION
-        | MULTI_STATEMENTS
-        | MULTI_RESULTS
-        | PS_MULTI_RESULTS
-        | PLUGIN_AUTH
-        | CONNECT_ATTRS
-        | PLUGIN_AUTH_LENENC
-        | DEPRECATE_EOF;
-}
-
-/// Flags that end every reply.
-pub mod status {
-    pub const IN_TRANSACTION: u16 = 1;
-    pub const AUTOCOMMIT: u16 = 1 << 1;
-    pub const MORE_RESULTS: u16 = 1 << 3;
-}
-
-/// How a statement that returns no rows, or the end of its rows, is reported.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Summary {
-    pub affected_rows: u64,
-    pub warnings: u16,
-    pub info: String,
-    /// Another result of the same command follows.
-    pub more_results: bool,
-}
-
-/// What an error packet says.
+/// One command, or one message of the login, its parts joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ErrorReply {
-    pub code: u16,
-    /// Five characters.
-    pub sqlstate: &'static str,
-    pub message: String,
+pub struct Packet {
+    /// Of the first part: 0 where a command begins, else what the server's last packet leads to.
+    pub first_sequence: u8,
+    /// Of the last part: the reply's first packet carries the next one.
+    pub sequence: u8,
+    pub payload: Vec<u8>,
+}
+
+/// Why bytes are no packets. Nothing that follows can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameError {
+    /// More is announced than is allowed.
+    TooLarge { sequence: u8 },
+    /// A part does not follow the one before.
+    OutOfOrder { sequence: u8 },
+}
+
+/// Bytes in, packets out. Memory: what arrived of one packet, whatever length it announced.
+#[derive(Debug, Default)]
+pub struct PacketReader {
+    /// Bytes that arrived and were not looked at, to append to.
+    pub received: BytesMut,
+    /// The packet of which a part is still missing.
+    open: Option<Packet>,
+    /// The open part: how long it is, and how much of that is missing. None where a header comes next.
+    part: Option<(usize, usize)>,
+}
+
+impl PacketReader {
+    /// The next packet, of at most as many bytes; None until more bytes are there.
+    pub fn next(&mut self, payload_bytes_max: usize) -> Result<Option<Packet>, FrameError> {
+        loop {
+            let (part_bytes, missing) = match self.part {
+                Some(part) => part,
+                None => match self.header(payload_bytes_max)? {
+                    Some(n_bytes) => (n_bytes, n_bytes),
+                    None => return Ok(None),
+                },
+            };
+            let here = missing.min(self.received.len());
+            if let Some(open) = &mut self.open {
+                open.payload.extend_from_slice(&self.received[..here]);
+            }
+            self.received.advance(here);
+            if here < missing {
+                self.part = Some((part_bytes, missing - here));
+                return Ok(None);
+            }
+            self.part = None;
+            if part_bytes < PART_MAX {
+                return Ok(self.open.take());
+            }
+        }
+    }
+
+    /// Opens a part: how long it is.
+    fn header(&mut self, payload_bytes_max: usize) -> Result<Option<usize>, FrameError> {
+        let Some([b0, b1, b2, sequence]) = self.received.first_chunk::<HEADER_BYTES>().copied() else {
+            return Ok(None);
+        };
+        self.received.advance(HEADER_BYTES);
+        let n_bytes = u32::from_le_bytes([b0, b1, b2, 0]) as usize;
+        let open = match &mut self.open {
+            None => self.open.insert(Packet { first_sequence: sequence, sequence, payload: Vec::new() }),
+            Some(open) if sequence == open.sequence.wrapping_add(1) => open,
+            Some(_) => return Err(FrameError::OutOfOrder { sequence }),
+        };
+        open.sequence = sequence;
+        if n_bytes > payload_bytes_max.saturating_sub(open.payload.len()) {
+            return Err(FrameError::TooLarge { sequence });
+        }
+        Ok(Some(n_bytes))
+    }
 }
 
 /// Packets on their way to one client. At most one of them is open; its header is filled in when it ends.
 #[derive(Debug)]
 pub struct PacketBuffer {
+    /// What both sides can do, [`super::flags::capability`] bits; 0 while the client has not said it.
+    pub capabilities: u32,
+    /// Of the session, in every reply, [`status`] bits.
+    pub session_status: u16,
     bytes: Vec<u8>,
-    seq: u8,
+    /// The next packet's number.
+    sequence: u8,
     /// Where the open packet's header stands.
     start: usize,
-    /// Of the session, in every reply.
-    session_status: u16,
 }
 
 impl Default for PacketBuffer {
     fn default() -> Self {
-        Self { bytes: Vec::new(), seq: 0, start: 0, session_status: status::AUTOCOMMIT }
+        Self { capabilities: 0, session_status: status::AUTOCOMMIT, bytes: Vec::new(), sequence: 0, start: 0 }
     }
 }
 
 impl PacketBuffer {
-    /// What replies say of the session from now on, [`status`] bits.
-    pub fn set_session_status(&mut self, bits: u16) {
-        self.session_status = bits;
+    /// Whether both sides have one of the capabilities.
+    pub fn can(&self, capability: u32) -> bool {
+        self.capabilities & capability != 0
     }
 
-    fn status(&self, more_results: bool) -> u16 {
-        self.session_status | if more_results { status::MORE_RESULTS } else { 0 }
+    /// The number of the next packet, also of one that the client sends in its turn.
+    pub fn sequence(&self) -> u8 {
+        self.sequence
     }
 
-    /// The next packet gets this sequence number.
-    pub fn set_sequence(&mut self, seq: u8) {
-        self.seq = seq;
+    pub fn set_sequence(&mut self, sequence: u8) {
+        self.sequence = sequence;
     }
 
     pub fn as_bytes(&self) -> &[u8] {
@@ -141,14 +160,14 @@ impl PacketBuffer {
 
     pub fn end(&mut self) {
         let n_bytes = self.bytes.len() - self.start - HEADER_BYTES;
-        if n_bytes < PAYLOAD_MAX {
+        if n_bytes < PART_MAX {
             self.fill_header(self.start, n_bytes);
             return;
         }
         // A payload that fills its last packet is followed by an empty one, or the reader would wait for more.
         let payload = self.bytes.split_off(self.start + HEADER_BYTES);
         self.bytes.truncate(self.start);
-        for part in payload.chunks(PAYLOAD_MAX).chain(n_bytes.is_multiple_of(PAYLOAD_MAX).then_some(&[][..])) {
+        for part in payload.chunks(PART_MAX).chain(n_bytes.is_multiple_of(PART_MAX).then_some(&[][..])) {
             let header = self.bytes.len();
             self.bytes.extend_from_slice(&[0; HEADER_BYTES]);
             self.bytes.extend_from_slice(part);
@@ -158,285 +177,105 @@ impl PacketBuffer {
 
     fn fill_header(&mut self, at: usize, n_bytes: usize) {
         let length = (n_bytes as u32).to_le_bytes();
-        self.bytes[at..at + HEADER_BYTES].copy_from_slice(&[length[0], length[1], length[2], self.seq]);
-        self.seq = self.seq.wrapping_add(1);
+        self.bytes[at..at + HEADER_BYTES].copy_from_slice(&[length[0], length[1], length[2], self.sequence]);
+        self.sequence = self.sequence.wrapping_add(1);
     }
 
-    /// A packet of one already encoded payload.
-    pub fn packet(&mut self, payload: &[u8]) {
+    /// A whole packet.
+    pub fn packet(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.begin();
-        self.bytes.extend_from_slice(payload);
+        write(&mut self.bytes);
         self.end();
     }
-
-    pub fn ok(&mut self, summary: &Summary) {
-        self.ok_like(0x00, summary);
-    }
-
-    fn ok_like(&mut self, header: u8, summary: &Summary) {
-        let status = self.status(summary.more_results);
-        self.begin();
-        self.bytes.push(header);
-        put_lenenc_int(&mut self.bytes, summary.affected_rows);
-        put_lenenc_int(&mut self.bytes, 0); // The last insert id: there are no auto-increment columns.
-        self.bytes.extend_from_slice(&status.to_le_bytes());
-        self.bytes.extend_from_slice(&summary.warnings.to_le_bytes());
-        if !summary.info.is_empty() {
-            put_lenenc(&mut self.bytes, summary.info.as_bytes());
-        }
-        self.end();
-    }
-
-    /// The end of rows. Clients that know no other end get the older packet.
-    pub fn end_of_rows(&mut self, summary: &Summary, capabilities: u32) {
-        if capabilities & capability::DEPRECATE_EOF != 0 {
-            self.ok_like(0xFE, summary);
-        } else {
-            self.eof(summary.warnings, summary.more_results);
-        }
-    }
-
-    fn eof(&mut self, warnings: u16, more_results: bool) {
-        let status = self.status(more_results);
-        self.begin();
-        self.bytes.push(0xFE);
-        self.bytes.extend_from_slice(&warnings.to_le_bytes());
-        self.bytes.extend_from_slice(&status.to_le_bytes());
-        self.end();
-    }
-
-    /// An error. `with_state` is false only where the client has not yet said that it speaks the 4.1 protocol.
-    pub fn error(&mut self, error: &ErrorReply, with_state: bool) {
-        // Clients copy the message into buffers of 512 bytes or hold it whole; nobody reads a megabyte of it.
-        const MESSAGE_BYTES_MAX: usize = 16 << 10;
-        self.begin();
-        self.bytes.push(0xFF);
-        self.bytes.extend_from_slice(&error.code.to_le_bytes());
-        if with_state {
-            self.bytes.push(b'#');
-            self.bytes.extend_from_slice(error.sqlstate.as_bytes());
-        }
-        let message = &error.message[..error.message.floor_char_boundary(MESSAGE_BYTES_MAX)];
-        self.bytes.extend_from_slice(message.as_bytes());
-        self.end();
-    }
-
-    /// What precedes rows: how many columns, then what each is.
-    pub fn columns(&mut self, columns: &[Column], capabilities: u32) {
-        self.begin();
-        put_lenenc_int(&mut self.bytes, columns.len() as u64);
-        self.end();
-        self.column_definitions(columns, capabilities);
-    }
-
-    fn column_definitions(&mut self, columns: &[Column], capabilities: u32) {
-        for column in columns {
-            self.begin();
-            column.encode(&mut self.bytes);
-            self.end();
-        }
-        if capabilities & capability::DEPRECATE_EOF == 0 {
-            self.eof(0, false);
-        }
-    }
-
-    /// The answer to `COM_FIELD_LIST`: definitions with a default value each, no count before them.
-    pub fn field_list(&mut self, columns: &[Column], capabilities: u32) {
-        for column in columns {
-            self.begin();
-            column.encode(&mut self.bytes);
-            self.bytes.push(NULL_TEXT);
-            self.end();
-        }
-        self.end_of_rows(&Summary::default(), capabilities);
-    }
-
-    /// The answer to `COM_STMT_PREPARE`.
-    pub fn prepared(&mut self, statement: u32, parameters: &[Column], columns: &[Column], capabilities: u32) {
-        self.begin();
-        self.bytes.push(0x00);
-        self.bytes.extend_from_slice(&statement.to_le_bytes());
-        self.bytes.extend_from_slice(&(columns.len() as u16).to_le_bytes());
-        self.bytes.extend_from_slice(&(parameters.len() as u16).to_le_bytes());
-        self.bytes.push(0x00);
-        self.bytes.extend_from_slice(&0u16.to_le_bytes());
-        self.end();
-        for definitions in [parameters, columns] {
-            if !definitions.is_empty() {
-                self.column_definitions(definitions, capabilities);
-            }
-        }
-    }
-
-    /// Asks the client to log in again by another plugin.
-    pub fn auth_switch(&mut self, plugin: &str, salt: &[u8]) {
-        self.begin();
-        self.bytes.push(0xFE);
-        self.bytes.extend_from_slice(plugin.as_bytes());
-        self.bytes.push(0);
-        self.bytes.extend_from_slice(salt);
-        self.bytes.push(0);
-        self.end();
-    }
-}
-
-/// NULL in a text row, where a length would stand.
-pub const NULL_TEXT: u8 = 0xFB;
-
-pub fn put_lenenc_int(out: &mut Vec<u8>, value: u64) {
-    let bytes = value.to_le_bytes();
-    match value {
-        0..=250 => out.push(value as u8),
-        251..=0xFFFF => {
-            out.push(0xFC);
-            out.extend_from_slice(&bytes[..2]);
-        }
-        0x1_0000..=0xFF_FFFF => {
-            out.push(0xFD);
-            out.extend_from_slice(&bytes[..3]);
-        }
-        _ => {
-            out.push(0xFE);
-            out.extend_from_slice(&bytes);
-        }
-    }
-}
-
-pub fn put_lenenc(out: &mut Vec<u8>, value: &[u8]) {
-    put_lenenc_int(out, value.len() as u64);
-    out.extend_from_slice(value);
-}
-
-/// Writes a string whose length is known only once it is written. Short ones, which are nearly all, are not moved.
-pub fn put_lenenc_with<E>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
-    let at = out.len();
-    out.push(0);
-    write(out)?;
-    let n_bytes = out.len() - at - 1;
-    if n_bytes <= 250 {
-        out[at] = n_bytes as u8;
-    } else {
-        let mut length = Vec::with_capacity(9);
-        put_lenenc_int(&mut length, n_bytes as u64);
-        out.splice(at..=at, length);
-    }
-    Ok(())
-}
-
-/// Cuts a length-encoded integer off the front. None where the bytes end before it does.
-#[cfg(test)]
-pub fn take_lenenc_int(input: &mut &[u8]) -> Option<u64> {
-    let first = take_bytes(input, 1)?[0];
-    let n_bytes = match first {
-        0xFC => 2,
-        0xFD => 3,
-        0xFE => 8,
-        0xFB | 0xFF => return None,
-        small => return Some(u64::from(small)),
-    };
-    let mut bytes = [0; 8];
-    bytes[..n_bytes].copy_from_slice(take_bytes(input, n_bytes)?);
-    Some(u64::from_le_bytes(bytes))
-}
-
-/// Cuts that many bytes off the front. None where there are fewer.
-pub fn take_bytes<'a>(input: &mut &'a [u8], n_bytes: usize) -> Option<&'a [u8]> {
-    let (bytes, rest) = input.split_at_checked(n_bytes)?;
-    *input = rest;
-    Some(bytes)
-}
-
-/// Cuts a string that a zero byte ends off the front, and the zero byte.
-pub fn take_until_zero<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let end = input.iter().position(|byte| *byte == 0)?;
-    let bytes = take_bytes(input, end)?;
-    take_bytes(input, 1)?;
-    Some(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn lengths_read_back() {
-        for value in [0, 250, 251, 0xFFFF, 0x1_0000, 0xFF_FFFF, 0x100_0000, u64::MAX] {
-            let mut bytes = Vec::new();
-            put_lenenc_int(&mut bytes, value);
-            let mut rest = bytes.as_slice();
-            assert_eq!((take_lenenc_int(&mut rest), rest.len()), (Some(value), 0));
-        }
-        assert_eq!(take_lenenc_int(&mut &[0xFC, 1][..]), None);
+    fn framed(first_sequence: u8, payload: &[u8]) -> Vec<u8> {
+        let mut buffer = PacketBuffer::default();
+        buffer.set_sequence(first_sequence);
+        buffer.packet(|out| out.extend_from_slice(payload));
+        buffer.as_bytes().to_vec()
     }
 
     #[test]
-    fn a_length_written_afterwards_is_the_same() {
-        for n_bytes in [0, 250, 251, 70_000] {
-            let text = vec![b'x'; n_bytes];
-            let (mut before, mut after) = (vec![7], vec![7]);
-            put_lenenc(&mut before, &text);
-            let written: Result<(), ()> = put_lenenc_with(&mut after, |out| {
-                out.extend_from_slice(&text);
-                Ok(())
-            });
-            written.unwrap();
-            assert_eq!(before, after);
-        }
-    }
-
-    #[test]
-    fn long_payloads_are_split() {
+    fn long_payloads_are_split_and_joined() {
         for (n_bytes, lengths) in [
             (3, vec![3]),
-            (PAYLOAD_MAX - 1, vec![PAYLOAD_MAX - 1]),
-            (PAYLOAD_MAX, vec![PAYLOAD_MAX, 0]),
-            (PAYLOAD_MAX + 5, vec![PAYLOAD_MAX, 5]),
+            (PART_MAX - 1, vec![PART_MAX - 1]),
+            (PART_MAX, vec![PART_MAX, 0]),
+            (PART_MAX + 5, vec![PART_MAX, 5]),
         ] {
-            let mut buffer = PacketBuffer::default();
-            buffer.set_sequence(255);
-            buffer.packet(&vec![1; n_bytes]);
-            let (mut rest, mut seq) = (buffer.as_bytes(), 255u8);
-            for expected in lengths {
-                let header = take_bytes(&mut rest, 4).unwrap();
-                let length = u32::from_le_bytes([header[0], header[1], header[2], 0]) as usize;
-                assert_eq!((length, header[3]), (expected, seq));
-                take_bytes(&mut rest, length).unwrap();
-                seq = seq.wrapping_add(1);
+            let bytes = framed(255, &vec![1; n_bytes]);
+            let mut rest = bytes.as_slice();
+            for (part, expected) in lengths.iter().enumerate() {
+                let (header, payload) = rest.split_at(HEADER_BYTES);
+                assert_eq!(u32::from_le_bytes([header[0], header[1], header[2], 0]) as usize, *expected);
+                assert_eq!(header[3], 255u8.wrapping_add(part as u8));
+                rest = &payload[*expected..];
             }
             assert!(rest.is_empty());
+
+            let mut reader = PacketReader::default();
+            reader.received.extend_from_slice(&bytes);
+            let packet = reader.next(n_bytes).unwrap().unwrap();
+            assert_eq!((packet.first_sequence, packet.sequence), (255, 254u8.wrapping_add(lengths.len() as u8)));
+            assert!(packet.payload.len() == n_bytes && packet.payload.iter().all(|byte| *byte == 1));
+            assert_eq!(reader.next(n_bytes), Ok(None));
         }
+    }
+
+    #[test]
+    fn packets_come_whole_however_their_bytes_arrive() {
+        let payloads = [&b"one"[..], b"", b"three"];
+        let bytes: Vec<u8> =
+            payloads.iter().zip(7..).flat_map(|(payload, sequence)| framed(sequence, payload)).collect();
+        for step in 1..=bytes.len() {
+            let mut reader = PacketReader::default();
+            let mut packets = Vec::new();
+            for part in bytes.chunks(step) {
+                reader.received.extend_from_slice(part);
+                while let Some(packet) = reader.next(5).unwrap() {
+                    packets.push(packet.payload);
+                }
+            }
+            assert_eq!(packets, payloads, "{step} bytes at a time");
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_at_its_header() {
+        let mut reader = PacketReader::default();
+        reader.received.extend_from_slice(&framed(0, b"12345"));
+        reader.received.extend_from_slice(&[6, 0, 0, 3]);
+        assert_eq!(reader.next(5).unwrap().unwrap().payload, b"12345");
+        assert_eq!(reader.next(5), Err(FrameError::TooLarge { sequence: 3 }));
+
+        // Parts count together.
+        let mut reader = PacketReader::default();
+        reader.received.extend_from_slice(&framed(0, &vec![0; PART_MAX + 2])[..PART_MAX + 2 * HEADER_BYTES]);
+        assert_eq!(reader.next(PART_MAX + 1), Err(FrameError::TooLarge { sequence: 1 }));
+    }
+
+    #[test]
+    fn parts_out_of_order_are_refused() {
+        let mut bytes = framed(0, &vec![0; PART_MAX + 2]);
+        bytes[HEADER_BYTES + PART_MAX + 3] = 2;
+        let mut reader = PacketReader::default();
+        reader.received.extend_from_slice(&bytes);
+        assert_eq!(reader.next(usize::MAX), Err(FrameError::OutOfOrder { sequence: 2 }));
     }
 
     #[test]
     fn an_abandoned_row_leaves_no_bytes() {
         let mut buffer = PacketBuffer::default();
-        buffer.packet(b"whole");
+        buffer.packet(|out| out.extend_from_slice(b"whole"));
         buffer.begin();
         buffer.payload().extend_from_slice(b"half");
         buffer.abandon();
-        buffer.packet(b"next");
+        buffer.packet(|out| out.extend_from_slice(b"next"));
         assert_eq!(buffer.as_bytes(), b"\x05\0\0\0whole\x04\0\0\x01next");
-    }
-
-    #[test]
-    fn error_packets_carry_code_and_state() {
-        let mut buffer = PacketBuffer::default();
-        let error = ErrorReply { code: 3024, sqlstate: "HY000", message: "late".into() };
-        buffer.error(&error, true);
-        assert_eq!(buffer.as_bytes(), b"\x0d\0\0\0\xff\xd0\x0b#HY000late");
-        buffer.clear();
-        buffer.error(&error, false);
-        assert_eq!(buffer.as_bytes(), b"\x07\0\0\x01\xff\xd0\x0blate");
-    }
-
-    #[test]
-    fn rows_end_as_the_client_reads_it() {
-        let summary = Summary { warnings: 2, more_results: true, ..Summary::default() };
-        let mut buffer = PacketBuffer::default();
-        buffer.end_of_rows(&summary, 0);
-        assert_eq!(buffer.as_bytes(), b"\x05\0\0\0\xfe\x02\0\x0a\0");
-        buffer.clear();
-        buffer.end_of_rows(&summary, capability::DEPRECATE_EOF);
-        assert_eq!(buffer.as_bytes(), b"\x07\0\0\x01\xfe\0\0\x0a\0\x02\0");
     }
 }

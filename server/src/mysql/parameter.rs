@@ -5,8 +5,10 @@
 use arrow::datatypes::i256;
 use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use datafusion::common::ScalarValue;
-use opensrv_mysql::{ColumnType, ParamValue, ValueInner};
 use sheaf_common::{Classify, ErrorCode};
+
+use super::column::kind;
+use super::wire::{take_array, take_bytes, take_lenenc, take_u8};
 
 /// Why a parameter's value was refused. The client's to mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,63 +18,151 @@ pub enum ParameterError {
     Date { kind: &'static str, index: usize },
     #[error("incorrect DECIMAL value for parameter {index}: {text:?}")]
     Decimal { text: String, index: usize },
+    /// A type that no client sends.
+    #[error("parameter {index} has the unknown type {kind}")]
+    UnknownType { kind: u8, index: usize },
+    /// Fewer bytes than the types and the NULLs ask for.
+    #[error("incorrect arguments to EXECUTE: the packet ends before parameter {index} does")]
+    CutOff { index: usize },
+    /// Values without types, and no execution before that had any.
+    #[error("incorrect arguments to EXECUTE: the types of the parameters were never given")]
+    Untyped,
+    /// What was sent ahead of an execution.
+    #[error("long data was sent for parameter {index}, but the statement has {n_parameters}")]
+    NoSuchParameter { index: usize, n_parameters: usize },
+    #[error("parameters sent as long data exceed the 'max_allowed_packet' of {bytes_max} bytes")]
+    LongDataTooLarge { bytes_max: usize },
 }
 
 impl Classify for ParameterError {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Date { .. } | Self::Decimal { .. } => ErrorCode::TypeMismatch,
+            Self::UnknownType { .. }
+            | Self::CutOff { .. }
+            | Self::Untyped
+            | Self::NoSuchParameter { .. }
+            | Self::LongDataTooLarge { .. } => ErrorCode::InvalidArgument,
         }
     }
 }
 
-/// Reads one parameter; `index` counts from 1 and goes into errors.
-pub fn scalar(parameter: ParamValue<'_>, index: usize) -> Result<ScalarValue, ParameterError> {
-    let date_error = |kind| ParameterError::Date { kind, index };
-    Ok(match parameter.value.into_inner() {
-        ValueInner::NULL => ScalarValue::Null,
-        ValueInner::Int(value) => ScalarValue::Int64(Some(value)),
-        ValueInner::UInt(value) => ScalarValue::UInt64(Some(value)),
-        ValueInner::Double(value) => ScalarValue::Float64(Some(value)),
-        ValueInner::Bytes(bytes) => match parameter.coltype {
-            ColumnType::MYSQL_TYPE_DECIMAL | ColumnType::MYSQL_TYPE_NEWDECIMAL => {
+/// How a client says that it sends a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParameterType {
+    /// One of [`kind`], if the client is right.
+    pub kind: u8,
+    pub is_unsigned: bool,
+}
+
+impl ParameterType {
+    pub fn decode([kind, flags]: [u8; 2]) -> Self {
+        const UNSIGNED: u8 = 0x80;
+        Self { kind, is_unsigned: flags & UNSIGNED != 0 }
+    }
+
+    /// Cuts one value off the front; `index` counts from 1 and goes into errors.
+    pub fn take_scalar(self, input: &mut &[u8], index: usize) -> Result<ScalarValue, ParameterError> {
+        let cut_off = || ParameterError::CutOff { index };
+        let date_error = |kind| ParameterError::Date { kind, index };
+        // What is signed is read so that its sign is kept.
+        let integer = |signed: i64, unsigned: u64| {
+            if self.is_unsigned { ScalarValue::UInt64(Some(unsigned)) } else { ScalarValue::Int64(Some(signed)) }
+        };
+        Ok(match self.kind {
+            kind::NULL => ScalarValue::Null,
+            kind::TINY => {
+                let bytes = take_array(input).ok_or_else(cut_off)?;
+                integer(i8::from_le_bytes(bytes).into(), u8::from_le_bytes(bytes).into())
+            }
+            kind::SHORT | kind::YEAR => {
+                let bytes = take_array(input).ok_or_else(cut_off)?;
+                integer(i16::from_le_bytes(bytes).into(), u16::from_le_bytes(bytes).into())
+            }
+            kind::LONG | kind::INT24 => {
+                let bytes = take_array(input).ok_or_else(cut_off)?;
+                integer(i32::from_le_bytes(bytes).into(), u32::from_le_bytes(bytes).into())
+            }
+            kind::LONGLONG => {
+                let bytes = take_array(input).ok_or_else(cut_off)?;
+                integer(i64::from_le_bytes(bytes), u64::from_le_bytes(bytes))
+            }
+            kind::FLOAT => {
+                let value = take_array(input).map(f32::from_le_bytes).ok_or_else(cut_off)?;
+                ScalarValue::Float64(Some(value.into()))
+            }
+            kind::DOUBLE => {
+                let value = take_array(input).map(f64::from_le_bytes).ok_or_else(cut_off)?;
+                ScalarValue::Float64(Some(value))
+            }
+            kind::DATE => {
+                let moment = moment(take_short(input).ok_or_else(cut_off)?).ok_or_else(|| date_error("DATE"))?;
+                ScalarValue::Date32(Some(days(moment.date())))
+            }
+            kind::DATETIME | kind::TIMESTAMP => {
+                let moment = moment(take_short(input).ok_or_else(cut_off)?).ok_or_else(|| date_error("DATETIME"))?;
+                ScalarValue::TimestampMicrosecond(Some(moment.and_utc().timestamp_micros()), None)
+            }
+            kind::TIME => {
+                const DAY_MICROS: i64 = 86_400_000_000;
+                let micros = time(take_short(input).ok_or_else(cut_off)?).ok_or_else(|| date_error("TIME"))?;
+                // MySQL's TIME is also a length of time; what no clock shows can only be that, and goes as its text.
+                if (0..DAY_MICROS).contains(&micros) {
+                    ScalarValue::Time64Microsecond(Some(micros))
+                } else {
+                    ScalarValue::Utf8(Some(length_text(micros)))
+                }
+            }
+            _ => {
+                self.string_form(index)?;
+                return self.long_scalar(take_lenenc(input).ok_or_else(cut_off)?, index);
+            }
+        })
+    }
+
+    /// A value that was sent as its bytes alone, whatever its type.
+    pub fn long_scalar(self, bytes: &[u8], index: usize) -> Result<ScalarValue, ParameterError> {
+        let form = self.string_form(index).unwrap_or(StringForm::Text);
+        Ok(match form {
+            StringForm::Decimal => {
                 let text = String::from_utf8_lossy(bytes);
                 decimal(&text).ok_or_else(|| ParameterError::Decimal { text: text.into_owned(), index })?
             }
-            ColumnType::MYSQL_TYPE_BIT if bytes.len() <= 8 => {
+            StringForm::Bits if bytes.len() <= 8 => {
                 ScalarValue::UInt64(Some(bytes.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte))))
             }
-            ColumnType::MYSQL_TYPE_TINY_BLOB
-            | ColumnType::MYSQL_TYPE_MEDIUM_BLOB
-            | ColumnType::MYSQL_TYPE_LONG_BLOB
-            | ColumnType::MYSQL_TYPE_BLOB
-            | ColumnType::MYSQL_TYPE_GEOMETRY
-            | ColumnType::MYSQL_TYPE_BIT => ScalarValue::Binary(Some(bytes.to_vec())),
+            StringForm::Bytes | StringForm::Bits => ScalarValue::Binary(Some(bytes.to_vec())),
             // Several clients send all bytes as a string, so what is no text is taken for bytes.
-            _ => match std::str::from_utf8(bytes) {
+            StringForm::Text => match std::str::from_utf8(bytes) {
                 Ok(text) => ScalarValue::Utf8(Some(text.to_owned())),
                 Err(_) => ScalarValue::Binary(Some(bytes.to_vec())),
             },
-        },
-        ValueInner::Date(bytes) => {
-            let moment = moment(bytes).ok_or_else(|| date_error("DATE"))?;
-            ScalarValue::Date32(Some(days(moment.date())))
-        }
-        ValueInner::Datetime(bytes) => {
-            let moment = moment(bytes).ok_or_else(|| date_error("DATETIME"))?;
-            ScalarValue::TimestampMicrosecond(Some(moment.and_utc().timestamp_micros()), None)
-        }
-        ValueInner::Time(bytes) => {
-            const DAY_MICROS: i64 = 86_400_000_000;
-            let micros = time(bytes).ok_or_else(|| date_error("TIME"))?;
-            // MySQL's TIME is also a length of time; what no clock shows can only be that, and goes as its text.
-            if (0..DAY_MICROS).contains(&micros) {
-                ScalarValue::Time64Microsecond(Some(micros))
-            } else {
-                ScalarValue::Utf8(Some(length_text(micros)))
-            }
-        }
-    })
+        })
+    }
+
+    /// What the bytes of a value mean that has its length before it.
+    fn string_form(self, index: usize) -> Result<StringForm, ParameterError> {
+        Ok(match self.kind {
+            kind::DECIMAL | kind::NEWDECIMAL => StringForm::Decimal,
+            kind::BIT => StringForm::Bits,
+            kind::TINY_BLOB | kind::MEDIUM_BLOB | kind::LONG_BLOB | kind::BLOB | kind::GEOMETRY => StringForm::Bytes,
+            kind::VARCHAR | kind::VAR_STRING | kind::STRING | kind::ENUM | kind::SET | kind::JSON => StringForm::Text,
+            kind => return Err(ParameterError::UnknownType { kind, index }),
+        })
+    }
+}
+
+enum StringForm {
+    Text,
+    Bytes,
+    Bits,
+    Decimal,
+}
+
+/// Bytes behind one byte of length: how dates and times are sent.
+fn take_short<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let n_bytes = usize::from(take_u8(input)?);
+    take_bytes(input, n_bytes)
 }
 
 fn days(date: NaiveDate) -> i32 {
@@ -143,6 +233,46 @@ fn length_text(micros: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(kind: u8, is_unsigned: bool, mut bytes: &[u8]) -> Result<ScalarValue, ParameterError> {
+        let value = ParameterType { kind, is_unsigned }.take_scalar(&mut bytes, 3)?;
+        assert!(bytes.is_empty(), "{value:?} left {bytes:?}");
+        Ok(value)
+    }
+
+    #[test]
+    fn every_type_is_read_to_its_end() {
+        use ScalarValue::*;
+        for (kind, is_unsigned, bytes, expected) in [
+            (kind::NULL, false, &[][..], Null),
+            (kind::TINY, false, &[0xFF], Int64(Some(-1))),
+            (kind::TINY, true, &[0xFF], UInt64(Some(255))),
+            (kind::SHORT, false, &[0, 0x80], Int64(Some(-32_768))),
+            (kind::YEAR, true, &[0xE8, 7], UInt64(Some(2024))),
+            (kind::LONG, false, &[0xFE, 0xFF, 0xFF, 0xFF], Int64(Some(-2))),
+            (kind::INT24, true, &[1, 0, 0, 0], UInt64(Some(1))),
+            (kind::LONGLONG, false, &[0xFF; 8], Int64(Some(-1))),
+            (kind::LONGLONG, true, &[0xFF; 8], UInt64(Some(u64::MAX))),
+            (kind::FLOAT, false, &[0, 0, 0xC0, 0x3F], Float64(Some(1.5))),
+            (kind::DOUBLE, false, &[0, 0, 0, 0, 0, 0, 0xF8, 0xBF], Float64(Some(-1.5))),
+            (kind::DATE, false, &[4, 0xB2, 7, 1, 2], Date32(Some(1))),
+            (kind::DATETIME, false, &[4, 0xB2, 7, 1, 2], TimestampMicrosecond(Some(86_400_000_000), None)),
+            (kind::TIME, false, &[0], Time64Microsecond(Some(0))),
+            (kind::VAR_STRING, false, b"\x02ok", Utf8(Some("ok".into()))),
+            (kind::STRING, false, &[1, 0xFF], Binary(Some(vec![0xFF]))),
+            (kind::BLOB, false, b"\x02ok", Binary(Some(b"ok".to_vec()))),
+            (kind::BIT, true, &[2, 1, 2], UInt64(Some(258))),
+            (kind::NEWDECIMAL, false, b"\x031.5", Decimal128(Some(15), 2, 1)),
+            (kind::JSON, false, b"\x02{}", Utf8(Some("{}".into()))),
+        ] {
+            assert_eq!(read(kind, is_unsigned, bytes), Ok(expected), "type {kind}");
+            for end in 0..bytes.len() {
+                assert_eq!(read(kind, is_unsigned, &bytes[..end]), Err(ParameterError::CutOff { index: 3 }));
+            }
+        }
+        assert_eq!(read(0x77, false, &[1]), Err(ParameterError::UnknownType { kind: 0x77, index: 3 }));
+        assert_eq!(read(kind::DATE, false, &[0]), Err(ParameterError::Date { kind: "DATE", index: 3 }));
+    }
 
     #[test]
     fn decimals_keep_their_scale() {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::Interest;
 use tokio::net::tcp::OwnedReadHalf;
@@ -17,27 +16,20 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::packet::{FrameError, Packet, PacketReader};
+
 /// Bytes of pipelined commands at which reading stops until some are taken.
 const QUEUE_BYTES_MAX: usize = 64 << 10;
 /// How often a socket that is not read, because the queue is full, is asked whether its client is still there.
 const CLOSED_POLL: Duration = Duration::from_millis(100);
-const PART_MAX: usize = 0xFF_FFFF;
-
-/// One command, or one message of the login, its parts joined.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Packet {
-    /// Of the last part: the reply's first packet carries the next one.
-    pub sequence: u8,
-    pub payload: Vec<u8>,
-}
 
 /// Why no more packets come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     /// The client closed the connection or reset it.
     HangUp,
-    /// A packet was announced that is larger than allowed; it is read and dropped.
-    TooLarge { sequence: u8 },
+    /// What came is no packet that is allowed; it, and all that follows, is read and dropped.
+    Refused(FrameError),
 }
 
 #[derive(Default)]
@@ -71,7 +63,7 @@ impl ReadAhead {
             hang_up: CancellationToken::new(),
         });
         let mut task = JoinSet::new();
-        let reader = Reader { socket, shared: Arc::clone(&shared), received: BytesMut::new() };
+        let reader = Reader { socket, shared: Arc::clone(&shared), packets: PacketReader::default() };
         task.spawn(reader.run());
         Self { shared, _task: task }
     }
@@ -109,7 +101,7 @@ impl ReadAhead {
 struct Reader {
     socket: OwnedReadHalf,
     shared: Arc<Shared>,
-    received: BytesMut,
+    packets: PacketReader,
 }
 
 impl Reader {
@@ -135,8 +127,8 @@ impl Reader {
     /// Reads what nobody wants, so that the client can finish writing and read why.
     async fn drain(&mut self) {
         loop {
-            self.received.clear();
-            if self.receive(1).await.is_err() {
+            self.packets.received.clear();
+            if self.receive().await.is_err() {
                 return;
             }
         }
@@ -172,45 +164,30 @@ impl Reader {
         }
     }
 
-    /// One whole packet; a part that is as long as a part can be is continued by the next.
     async fn packet(&mut self) -> Result<Packet, End> {
-        let mut payload = Vec::new();
         loop {
-            self.receive(4).await?;
-            let header = self.received.split_to(4);
-            let n_bytes = usize::from(header[0]) | usize::from(header[1]) << 8 | usize::from(header[2]) << 16;
-            let sequence = header[3];
-            if payload.len() + n_bytes > self.shared.packet_bytes_max.load(Ordering::Relaxed) {
-                return Err(End::TooLarge { sequence });
-            }
-            let mut missing = n_bytes;
-            while missing > 0 {
-                self.receive(1).await?;
-                let here = missing.min(self.received.len());
-                payload.extend_from_slice(&self.received[..here]);
-                self.received.advance(here);
-                missing -= here;
-            }
-            if n_bytes < PART_MAX {
-                return Ok(Packet { sequence, payload });
+            let payload_bytes_max = self.shared.packet_bytes_max.load(Ordering::Relaxed);
+            match self.packets.next(payload_bytes_max) {
+                Ok(Some(packet)) => return Ok(packet),
+                Ok(None) => self.receive().await?,
+                Err(error) => return Err(End::Refused(error)),
             }
         }
     }
 
-    /// Reads until that many bytes are there.
-    async fn receive(&mut self, n_bytes: usize) -> Result<(), End> {
+    /// Waits for some bytes.
+    async fn receive(&mut self) -> Result<(), End> {
         const READ_BYTES: usize = 16 << 10;
-        while self.received.len() < n_bytes {
-            self.received.reserve(READ_BYTES);
+        loop {
             self.socket.readable().await.map_err(|_| End::HangUp)?;
-            match self.socket.try_read_buf(&mut self.received) {
+            self.packets.received.reserve(READ_BYTES);
+            match self.socket.try_read_buf(&mut self.packets.received) {
                 Ok(0) => return Err(End::HangUp),
-                Ok(_) => {}
+                Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Err(End::HangUp),
             }
         }
-        Ok(())
     }
 }
 
@@ -220,6 +197,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::timeout;
 
+    use super::super::packet::PART_MAX;
     use super::*;
 
     const SOON: Duration = Duration::from_secs(10);
@@ -253,7 +231,8 @@ mod tests {
         drop(client);
         timeout(SOON, packets.hang_up().cancelled()).await.expect("the hang-up is seen before anything is taken");
         for (sequence, payload) in [(0, &b"one"[..]), (0, b""), (3, b"three")] {
-            assert_eq!(next(&packets).await, Ok(Packet { sequence, payload: payload.to_vec() }));
+            let packet = Packet { first_sequence: sequence, sequence, payload: payload.to_vec() };
+            assert_eq!(next(&packets).await, Ok(packet));
         }
         assert_eq!(next(&packets).await, Err(End::HangUp));
         assert_eq!(next(&packets).await, Err(End::HangUp));
@@ -292,7 +271,7 @@ mod tests {
         client.write_all(&framed(0, &[1; 8])).await.unwrap();
         client.write_all(&framed(2, &[1; 9])).await.unwrap();
         assert_eq!(next(&packets).await.unwrap().payload.len(), 8);
-        assert_eq!(next(&packets).await, Err(End::TooLarge { sequence: 2 }));
+        assert_eq!(next(&packets).await, Err(End::Refused(FrameError::TooLarge { sequence: 2 })));
         assert!(!packets.hang_up().is_cancelled());
         client.write_all(&[1; 4 << 20]).await.expect("it is still read");
         drop(client);

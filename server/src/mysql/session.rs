@@ -7,7 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::StringArray;
 use arrow::array::timezone::Tz;
+use arrow::compute::kernels::comparison::ilike;
+use arrow::error::ArrowError;
 use sheaf_common::{Classify, ErrorCode, WireError};
 use sheaf_planners::error::to_wire;
 use sheaf_planners::parser::SqlDialect;
@@ -16,9 +19,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::column::Column;
 use super::connection::{Command, Connection, ConnectionError, Login};
-use super::packet::{ErrorReply, Summary, capability, status};
+use super::cursor::Cursors;
+use super::flags::{capability, status};
+use super::reply::{ErrorReply, StateChange, Summary};
+use super::statements::{self, Execution};
+use super::tracker::Tracker;
 use super::value::RowFormat;
-use super::writer::{RowsError, write_rows};
+use super::writer::{Progress, RowsError, RowsWriter};
 
 /// MySQL's own limit; each holds a plan.
 const PREPARED_STATEMENTS_MAX: usize = 16_382;
@@ -54,7 +61,7 @@ pub async fn serve<C: Connection>(mut connection: C, client: Client) -> Result<(
                 // Whether it arrives changes nothing.
                 let _ = connection.error(&farewell).await;
             }
-            if matches!(error, ConnectionError::PacketTooLarge) {
+            if matches!(error, ConnectionError::PacketTooLarge | ConnectionError::OutOfOrder) {
                 // A socket closed with bytes in it takes back what was said last.
                 let _ = tokio::time::timeout(LINGER, connection.hang_up().cancelled_owned()).await;
             }
@@ -90,6 +97,8 @@ struct Conversation<'a, C> {
     database: Option<String>,
     prepared: HashMap<u32, Arc<Prepared>>,
     last_statement: u32,
+    cursors: Cursors,
+    tracker: Tracker,
 }
 
 impl<C> Drop for Conversation<'_, C> {
@@ -101,7 +110,17 @@ impl<C> Drop for Conversation<'_, C> {
 impl<'a, C: Connection> Conversation<'a, C> {
     fn begin(connection: &'a mut C, client: Client, login: Login) -> Self {
         let session = session(&client, &login);
-        Self { connection, client, session, database: login.database, prepared: HashMap::new(), last_statement: 0 }
+        let tracker = Tracker::new(&session);
+        Self {
+            connection,
+            client,
+            session,
+            database: login.database,
+            prepared: HashMap::new(),
+            last_statement: 0,
+            cursors: Cursors::default(),
+            tracker,
+        }
     }
 
     /// Answers the login.
@@ -112,7 +131,7 @@ impl<'a, C: Connection> Conversation<'a, C> {
             self.query_error(&error).await?;
             return Err(Stop::Left);
         }
-        Ok(self.connection.ok(&Summary::default()).await?)
+        Ok(self.done().await?)
     }
 
     async fn run(&mut self) -> Result<Never, Stop> {
@@ -124,6 +143,7 @@ impl<'a, C: Connection> Conversation<'a, C> {
                 biased;
                 () = killed.cancelled() => return self.leave_idle(1317, "the connection was killed").await,
                 () = stop.cancelled() => return self.leave_idle(1053, "server shutdown in progress").await,
+                never = self.cursors.watch() => match never {},
                 command = tokio::time::timeout(wait_timeout, self.connection.next()) => match command {
                     Ok(command) => command?,
                     Err(_) => {
@@ -167,26 +187,29 @@ impl<'a, C: Connection> Conversation<'a, C> {
                 self.done_or_error(used).await?;
             }
             Command::Prepare(text) => self.on_prepare(&text).await?,
-            Command::Execute { statement, parameters } => match parameters {
-                Ok(parameters) => self.on_execute(statement, parameters).await?,
-                Err(error) => self.error(WireError::new(error.code(), error.to_string())).await?,
-            },
+            Command::Execute(execution) => self.on_execute(execution).await?,
+            Command::Fetch { statement, n_rows } => self.on_fetch(statement, n_rows).await?,
             Command::CloseStatement(statement) => {
+                self.cursors.close(statement);
                 self.prepared.remove(&statement);
             }
-            Command::FieldList { table } => self.on_field_list(&table).await?,
-            Command::ResetStatement(_) | Command::Ping => self.connection.ok(&Summary::default()).await?,
+            Command::FieldList { table, pattern } => self.on_field_list(&table, &pattern).await?,
+            Command::ResetStatement(statement) => {
+                self.cursors.close(statement);
+                self.connection.ok(&Summary::default()).await?;
+            }
+            Command::Ping => self.connection.ok(&Summary::default()).await?,
             Command::Statistics => self.on_statistics().await?,
             Command::SetMultiStatements(_) => {
-                let capabilities = self.connection.capabilities();
-                self.connection.buffer().end_of_rows(&Summary::default(), capabilities);
+                self.connection.buffer().end_of_rows(&Summary::default());
                 self.connection.flush().await?;
             }
             Command::ResetConnection => {
+                self.cursors.clear();
                 self.prepared.clear();
                 self.session.reset();
                 self.note_session();
-                self.connection.ok(&Summary::default()).await?;
+                self.done().await?;
             }
             Command::ChangeUser(login) => self.on_change_user(login).await?,
             Command::KillConnection(id) => {
@@ -208,7 +231,7 @@ impl<'a, C: Connection> Conversation<'a, C> {
         if statements.is_empty() {
             return self.refuse(1065, "42000", "query was empty").await;
         }
-        let may_be_several = self.connection.capabilities() & capability::MULTI_STATEMENTS != 0;
+        let may_be_several = self.connection.buffer().can(capability::MULTI_STATEMENTS);
         if statements.len() > 1 && !may_be_several {
             let message =
                 "several statements in one text, which the client did not ask for with CLIENT_MULTI_STATEMENTS";
@@ -217,27 +240,31 @@ impl<'a, C: Connection> Conversation<'a, C> {
         let n_statements = statements.len();
         for (i, statement) in statements.into_iter().enumerate() {
             let answer = self.session.run(statement).await;
-            let more_results = i + 1 < n_statements;
-            if !self.write_answer(answer, RowFormat::Text, more_results).await? {
+            let status = if i + 1 < n_statements { status::MORE_RESULTS } else { 0 };
+            if !self.write_answer(answer, RowFormat::Text, status).await? {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Whether all went well, so that a next statement may run.
+    /// Whether all went well, so that a next statement may run. `status` goes into the answer's last packet.
     async fn write_answer(
         &mut self,
         answer: Result<Answer, QueryError>,
         format: RowFormat,
-        more_results: bool,
+        status: u16,
     ) -> Result<bool, ConnectionError> {
         self.note_session();
         match answer {
-            Ok(Answer::Rows(rows)) => self.write_result(rows, format, more_results).await,
+            Ok(Answer::Rows(rows)) => {
+                self.connection.buffer().columns(&Column::of_schema(&rows.schema));
+                let written = self.rows_writer(rows, format).write(self.connection, usize::MAX).await;
+                self.end_rows(written.map(|_| status)).await
+            }
             Ok(Answer::Done { affected_rows, info }) => {
-                let warnings = self.session.warning_count();
-                self.connection.ok(&Summary { affected_rows, warnings, info, more_results }).await?;
+                let (warnings, changes) = (self.session.warning_count(), self.changes());
+                self.connection.ok(&Summary { affected_rows, warnings, info, status, changes }).await?;
                 Ok(true)
             }
             Err(error) => {
@@ -247,35 +274,24 @@ impl<'a, C: Connection> Conversation<'a, C> {
         }
     }
 
-    async fn write_result(
-        &mut self,
-        rows: RowStream,
-        format: RowFormat,
-        more_results: bool,
-    ) -> Result<bool, ConnectionError> {
-        let (zone, ended) = (self.time_zone(), self.session.statement_token());
-        match write_rows(self.connection, rows, format, zone, ended).await {
-            Ok(_) => {
-                let summary = Summary { warnings: self.session.warning_count(), more_results, ..Summary::default() };
-                let capabilities = self.connection.capabilities();
-                self.connection.buffer().end_of_rows(&summary, capabilities);
+    fn rows_writer(&self, rows: RowStream, format: RowFormat) -> RowsWriter {
+        RowsWriter::new(rows, format, self.time_zone(), self.session.statement_token())
+    }
+
+    /// Writes the end of rows with this status, or the error in its place; whether all went well.
+    async fn end_rows(&mut self, written: Result<u16, RowsError>) -> Result<bool, ConnectionError> {
+        match written {
+            Ok(status) => {
+                let summary = Summary { warnings: self.session.warning_count(), status, ..Summary::default() };
+                self.connection.buffer().end_of_rows(&summary);
                 self.connection.flush().await?;
-                Ok(true)
+                return Ok(true);
             }
-            Err(RowsError::Connection(error)) => Err(error),
-            Err(RowsError::Ended) => {
-                self.query_error(&QueryError::Interrupted).await?;
-                Ok(false)
-            }
-            Err(RowsError::Query(error)) => {
-                self.error(to_wire(&error)).await?;
-                Ok(false)
-            }
-            Err(RowsError::Value(error)) => {
-                self.error(WireError::new(error.code(), chain(&error))).await?;
-                Ok(false)
-            }
+            Err(RowsError::Connection(error)) => return Err(error),
+            Err(RowsError::Query(error)) => self.error(to_wire(&error)).await?,
+            Err(RowsError::Value(error)) => self.error(WireError::new(error.code(), chain(&error))).await?,
         }
+        Ok(false)
     }
 
     async fn on_prepare(&mut self, text: &str) -> Result<(), ConnectionError> {
@@ -303,26 +319,56 @@ impl<'a, C: Connection> Conversation<'a, C> {
         self.connection.prepared(self.last_statement, &parameters, &columns).await
     }
 
-    async fn on_execute(
-        &mut self,
-        statement: u32,
-        parameters: Vec<datafusion::common::ScalarValue>,
-    ) -> Result<(), ConnectionError> {
+    async fn on_execute(&mut self, execution: Execution) -> Result<(), ConnectionError> {
+        let Execution { statement, with_cursor, parameters } = execution;
+        self.cursors.close(statement);
         let Some(prepared) = self.prepared.get(&statement).cloned() else {
-            return self.refuse(1243, "HY000", format!("unknown prepared statement handler ({statement})")).await;
+            return self.connection.error(&statements::unknown(statement, "EXECUTE")).await;
         };
-        let answer = self.session.run_prepared(&prepared, parameters).await;
-        self.write_answer(answer, RowFormat::Binary, false).await.map(|_| ())
+        let parameters = match parameters {
+            Ok(parameters) => parameters,
+            Err(error) => return self.error(WireError::new(error.code(), error.to_string())).await,
+        };
+        match self.session.run_prepared(&prepared, parameters).await {
+            Ok(Answer::Rows(rows)) if with_cursor => {
+                self.note_session();
+                let columns = Column::of_schema(&rows.schema);
+                self.cursors.open(statement, self.rows_writer(rows, RowFormat::Binary));
+                let warnings = self.session.warning_count();
+                let summary = Summary { warnings, status: status::CURSOR_EXISTS, ..Summary::default() };
+                self.connection.buffer().cursor(&columns, &summary);
+                self.connection.flush().await
+            }
+            answer => self.write_answer(answer, RowFormat::Binary, 0).await.map(|_| ()),
+        }
+    }
+
+    async fn on_fetch(&mut self, statement: u32, n_rows: u32) -> Result<(), ConnectionError> {
+        if !self.prepared.contains_key(&statement) {
+            return self.connection.error(&statements::unknown(statement, "FETCH")).await;
+        }
+        let Some(written) = self.cursors.fetch(self.connection, statement, n_rows).await else {
+            return self.refuse(1421, "HY000", format!("the statement ({statement}) has no open cursor")).await;
+        };
+        let status = written.map(|progress| match progress {
+            Progress::RowsSent => status::CURSOR_EXISTS,
+            Progress::AtEnd => status::LAST_ROW_SENT,
+        });
+        self.end_rows(status).await.map(|_| ())
     }
 
     /// What the `mysql` tool asks of every table after `USE`, for its completion.
-    async fn on_field_list(&mut self, table: &str) -> Result<(), ConnectionError> {
+    async fn on_field_list(&mut self, table: &str, pattern: &str) -> Result<(), ConnectionError> {
         let text = format!("SELECT * FROM `{}`", table.replace('`', "``"));
         match self.session.prepare(&text).await {
             Ok(prepared) => {
                 let columns = prepared.columns.map(|schema| Column::of_schema(&schema)).unwrap_or_default();
-                let capabilities = self.connection.capabilities();
-                self.connection.buffer().field_list(&columns, capabilities);
+                match like(columns, pattern) {
+                    Ok(columns) => self.connection.buffer().field_list(&columns),
+                    Err(error) => {
+                        return self.refuse(1210, "HY000", format!("wrong pattern of columns: {error}")).await;
+                    }
+                }
                 self.connection.flush().await
             }
             Err(error) => self.query_error(&error).await,
@@ -333,15 +379,18 @@ impl<'a, C: Connection> Conversation<'a, C> {
     async fn on_statistics(&mut self) -> Result<(), ConnectionError> {
         let uptime = self.client.server_started.elapsed().as_secs();
         let n_sessions = self.client.engine.processes().len();
-        self.connection.buffer().packet(format!("Uptime: {uptime}  Threads: {n_sessions}").as_bytes());
+        let line = format!("Uptime: {uptime}  Threads: {n_sessions}");
+        self.connection.buffer().packet(|out| out.extend_from_slice(line.as_bytes()));
         self.connection.flush().await
     }
 
     /// A new session in the place of the old one, under the same connection id.
     async fn on_change_user(&mut self, login: Login) -> Result<(), Stop> {
+        self.cursors.clear();
         self.prepared.clear();
         self.session.close();
         self.session = session(&self.client, &login);
+        self.tracker = Tracker::new(&self.session);
         self.database = login.database;
         self.note_session();
         self.greet().await
@@ -349,9 +398,21 @@ impl<'a, C: Connection> Conversation<'a, C> {
 
     async fn done_or_error(&mut self, done: Result<(), QueryError>) -> Result<(), ConnectionError> {
         match done {
-            Ok(()) => self.connection.ok(&Summary::default()).await,
+            Ok(()) => self.done().await,
             Err(error) => self.query_error(&error).await,
         }
+    }
+
+    /// OK, with what the command changed.
+    async fn done(&mut self) -> Result<(), ConnectionError> {
+        let changes = self.changes();
+        self.connection.ok(&Summary { changes, ..Summary::default() }).await
+    }
+
+    /// What clients that track their session have to hear.
+    fn changes(&mut self) -> Vec<StateChange> {
+        let is_tracked = self.connection.buffer().can(capability::SESSION_TRACK);
+        if is_tracked { self.tracker.changes(&self.session) } else { Vec::new() }
     }
 
     async fn refuse(
@@ -360,7 +421,7 @@ impl<'a, C: Connection> Conversation<'a, C> {
         sqlstate: &'static str,
         message: impl Into<String>,
     ) -> Result<(), ConnectionError> {
-        self.connection.error(&ErrorReply { code, sqlstate, message: message.into() }).await
+        self.connection.error(&ErrorReply::new(code, sqlstate, message)).await
     }
 
     async fn error(&mut self, error: impl Into<WireError>) -> Result<(), ConnectionError> {
@@ -378,7 +439,7 @@ impl<'a, C: Connection> Conversation<'a, C> {
     fn note_session(&mut self) {
         let autocommit = if self.session.autocommit() { status::AUTOCOMMIT } else { 0 };
         let in_transaction = if self.session.in_transaction() { status::IN_TRANSACTION } else { 0 };
-        self.connection.buffer().set_session_status(autocommit | in_transaction);
+        self.connection.buffer().session_status = autocommit | in_transaction;
         let net_write_timeout = self.seconds_of("net_write_timeout");
         self.connection.set_write_timeout(net_write_timeout);
     }
@@ -432,6 +493,16 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Those whose name is `LIKE` the pattern, in any case; all if it is empty.
+fn like(columns: Vec<Column>, pattern: &str) -> Result<Vec<Column>, ArrowError> {
+    if pattern.is_empty() {
+        return Ok(columns);
+    }
+    let names = StringArray::from_iter_values(columns.iter().map(|column| &column.name));
+    let fits = ilike(&names, &StringArray::new_scalar(pattern))?;
+    Ok(columns.into_iter().zip(fits.iter()).filter(|(_, fits)| *fits == Some(true)).map(|(column, _)| column).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use sheaf_common::error::Origin;
@@ -451,6 +522,22 @@ mod tests {
         assert_eq!((code, sqlstate), (1105, "HY000"));
         assert!(message.contains("stage 2, task 1, worker w1") && message.contains("connection 7"), "{message}");
         assert!(!message.contains("secret"), "{message}");
+    }
+
+    #[test]
+    fn columns_are_found_by_pattern() {
+        let columns =
+            || ["id", "Order_ID", "orderxid"].map(|name| Column { name: name.into(), ..Column::of_parameter(None) });
+        for (pattern, expected) in [
+            ("", &["id", "Order_ID", "orderxid"][..]),
+            ("ID", &["id"]),
+            ("%\\_id", &["Order_ID"]),
+            ("order%", &["Order_ID", "orderxid"]),
+            ("i", &[]),
+        ] {
+            let found: Vec<String> = like(columns().into(), pattern).unwrap().into_iter().map(|it| it.name).collect();
+            assert_eq!(found, expected, "{pattern}");
+        }
     }
 
     #[test]

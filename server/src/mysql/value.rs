@@ -20,7 +20,8 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use chrono::{Datelike, NaiveDate, NaiveDateTime, TimeZone, Timelike, Utc};
 use sheaf_common::{Classify, ErrorCode};
 
-use super::packet::{NULL_TEXT, PacketBuffer, put_lenenc, put_lenenc_with};
+use super::packet::PacketBuffer;
+use super::wire::{NULL_TEXT, put_lenenc, put_lenenc_with};
 
 /// Why a value cannot be told to a MySQL client.
 #[derive(Debug, thiserror::Error)]
@@ -853,7 +854,7 @@ mod tests {
     use arrow::datatypes::{Field, Schema, i256};
 
     use super::*;
-    use crate::mysql::packet::{take_bytes, take_lenenc_int};
+    use crate::mysql::wire::{take_bytes, take_lenenc_int};
 
     fn encode(array: ArrayRef, row: usize, format: RowFormat) -> Result<Vec<u8>, ValueError> {
         let schema = Arc::new(Schema::new(vec![Field::new("c", array.data_type().clone(), true)]));

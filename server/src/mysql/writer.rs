@@ -9,10 +9,9 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::EmptyRecordBatchStream;
 use futures::{FutureExt, StreamExt};
-use sheaf_query::RowStream;
+use sheaf_query::{QueryError, RowStream};
 use tokio_util::sync::CancellationToken;
 
-use super::column::Column;
 use super::connection::{Connection, ConnectionError};
 use super::value::{BatchEncoder, RowFormat, ValueError};
 
@@ -22,9 +21,6 @@ const FLUSH_BYTES: usize = 64 << 10;
 /// Why not all rows were written. After all but the last the client can still be told.
 #[derive(Debug, thiserror::Error)]
 pub enum RowsError {
-    /// The statement was ended while the client did not read.
-    #[error("statement was ended")]
-    Ended,
     #[error(transparent)]
     Query(DataFusionError),
     #[error(transparent)]
@@ -33,81 +29,111 @@ pub enum RowsError {
     Connection(#[from] ConnectionError),
 }
 
-/// Writes column definitions and all rows; the caller writes the end, or the error in its place.
-///
-/// `ended` is cancelled when the statement is ended from outside. Dropping the future ends it too.
-pub async fn write_rows<C: Connection + ?Sized>(
-    connection: &mut C,
-    rows: RowStream,
-    format: RowFormat,
-    zone: Tz,
-    ended: CancellationToken,
-) -> Result<(), RowsError> {
-    let capabilities = connection.capabilities();
-    connection.buffer().columns(&Column::of_schema(&rows.schema), capabilities);
-    let mut writer = RowsWriter { connection, stream: rows.stream, format, zone, ended };
-    loop {
-        // A client sees what there is while the query works on the rest.
-        let next = match writer.stream.next().now_or_never() {
-            Some(next) => next,
-            None => {
-                writer.flush().await?;
-                writer.stream.next().await
-            }
-        };
-        match next {
-            None => return Ok(()),
-            Some(Err(error)) => return Err(RowsError::Query(error)),
-            Some(Ok(batch)) => writer.write_batch(&batch).await?,
-        }
-    }
+/// How far the rows are after a part of them was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// As many as were asked for; more may follow.
+    RowsSent,
+    /// There are no more.
+    AtEnd,
 }
 
-struct RowsWriter<'a, C: ?Sized> {
-    connection: &'a mut C,
+/// Rows on their way to a client, all at once or bit by bit. Dropping it ends their query.
+pub struct RowsWriter {
     stream: SendableRecordBatchStream,
+    /// The batch that is being written, and the row to go on with.
+    open: Option<(RecordBatch, usize)>,
     format: RowFormat,
     zone: Tz,
     ended: CancellationToken,
 }
 
-impl<C: Connection + ?Sized> RowsWriter<'_, C> {
-    async fn write_batch(&mut self, batch: &RecordBatch) -> Result<(), RowsError> {
-        let mut row = 0;
-        while row < batch.num_rows() {
-            row = self.encode(batch, row)?;
-            if self.connection.buffer().len() >= FLUSH_BYTES {
-                self.flush().await?;
-            }
-        }
-        Ok(())
+impl RowsWriter {
+    /// `ended` is cancelled when the statement is ended from outside.
+    pub fn new(rows: RowStream, format: RowFormat, zone: Tz, ended: CancellationToken) -> Self {
+        Self { stream: rows.stream, open: None, format, zone, ended }
     }
 
-    /// Encodes rows from `row` on until there is enough to send; the row to go on with. Apart from the sending, because
-    /// an encoder cannot be held over an await.
-    fn encode(&mut self, batch: &RecordBatch, mut row: usize) -> Result<usize, ValueError> {
-        let encoder = BatchEncoder::new(batch, self.format, self.zone)?;
-        let buffer = self.connection.buffer();
-        while row < batch.num_rows() && buffer.len() < FLUSH_BYTES {
+    pub fn ended(&self) -> CancellationToken {
+        self.ended.clone()
+    }
+
+    /// Writes the next rows; what precedes and follows them is the caller's, who flushes also what is written last.
+    pub async fn write<C: Connection + ?Sized>(
+        &mut self,
+        connection: &mut C,
+        n_rows: usize,
+    ) -> Result<Progress, RowsError> {
+        let mut n_left = n_rows;
+        while n_left > 0 {
+            if self.open.is_some() {
+                n_left -= self.encode(connection, n_left)?;
+                if connection.buffer().len() >= FLUSH_BYTES {
+                    self.flush(connection).await?;
+                }
+                continue;
+            }
+            // A client sees what there is while the query works on the rest.
+            let next = match self.stream.next().now_or_never() {
+                Some(next) => next,
+                None => {
+                    self.flush(connection).await?;
+                    self.stream.next().await
+                }
+            };
+            match next {
+                None => return Ok(Progress::AtEnd),
+                Some(Err(error)) => return Err(RowsError::Query(error)),
+                Some(Ok(batch)) => self.open = Some((batch, 0)),
+            }
+        }
+        Ok(Progress::RowsSent)
+    }
+
+    /// Encodes rows of the open batch until there is enough to send; how many. Apart from the sending, because an encoder
+    /// cannot be held over an await.
+    fn encode<C: Connection + ?Sized>(&mut self, connection: &mut C, n_rows: usize) -> Result<usize, ValueError> {
+        let Some((batch, first)) = self.open.take() else { return Ok(0) };
+        let encoder = BatchEncoder::new(&batch, self.format, self.zone)?;
+        let buffer = connection.buffer();
+        let end = batch.num_rows().min(first.saturating_add(n_rows));
+        let mut row = first;
+        while row < end && buffer.len() < FLUSH_BYTES {
             encoder.put_row(row, buffer)?;
             row += 1;
         }
-        Ok(row)
+        drop(encoder);
+        if row < batch.num_rows() {
+            self.open = Some((batch, row));
+        }
+        Ok(row - first)
     }
 
     /// The stream notices its end only when it is polled, and a client that does not read keeps it from that: then it is
     /// dropped here, and what it held is free while the client is still waited for.
-    async fn flush(&mut self) -> Result<(), RowsError> {
-        let flushed = self.connection.flush();
+    async fn flush<C: Connection + ?Sized>(&mut self, connection: &mut C) -> Result<(), RowsError> {
+        let flushed = connection.flush();
         tokio::pin!(flushed);
         tokio::select! {
             biased;
             flushed = &mut flushed => return Ok(flushed?),
             () = self.ended.cancelled() => {}
         }
+        let error = self.stop();
+        flushed.await?;
+        Err(error)
+    }
+
+    /// Lets go of rows whose statement was ended from outside; why it was.
+    pub fn stop(&mut self) -> RowsError {
+        let error = match self.stream.next().now_or_never() {
+            Some(Some(Err(error))) => error,
+            // It had its last row ready. The client did not get it, so the end has to be told all the same.
+            _ => QueryError::Interrupted.into(),
+        };
         let schema = self.stream.schema();
         self.stream = Box::pin(EmptyRecordBatchStream::new(schema));
-        flushed.await?;
-        Err(RowsError::Ended)
+        self.open = None;
+        RowsError::Query(error)
     }
 }

@@ -13,6 +13,7 @@ pub const PROTOCOL_41: u32 = 1 << 9;
 pub const SECURE_CONNECTION: u32 = 1 << 15;
 pub const MULTI_STATEMENTS: u32 = 1 << 16;
 pub const PLUGIN_AUTH: u32 = 1 << 19;
+pub const SESSION_TRACK: u32 = 1 << 23;
 pub const DEPRECATE_EOF: u32 = 1 << 24;
 /// What a modern client says, but for the flags that change replies.
 pub const PLAIN: u32 = PROTOCOL_41 | SECURE_CONNECTION | PLUGIN_AUTH;
@@ -38,6 +39,8 @@ pub struct ResultSet {
     pub rows: Vec<Vec<u8>>,
     pub error: Option<(u16, String)>,
     pub status: u16,
+    /// Of the end of rows; 0 for what has none.
+    pub warnings: u16,
 }
 
 impl Raw {
@@ -131,18 +134,27 @@ impl Raw {
             let eof = self.packet().await.expect("the end of the columns");
             assert_eq!((eof[0], eof.len()), (0xFE, 5));
         }
+        self.rows(&mut result).await;
+        result
+    }
+
+    /// Reads rows to their end.
+    async fn rows(&mut self, result: &mut ResultSet) {
+        let has_eof = self.capabilities & DEPRECATE_EOF == 0;
         loop {
             let packet = self.packet().await.expect("a row or the end");
             match packet[0] {
                 0xFF => {
                     result.note_end(&packet);
-                    return result;
+                    return;
                 }
                 0xFE if packet.len() < 9 => {
                     assert_eq!(packet.len() == 5, has_eof, "the end in the form that was agreed on");
                     // Two bytes of warnings before it, or of counts that fit a byte each: the same place in both.
                     result.status = u16::from_le_bytes([packet[3], packet[4]]);
-                    return result;
+                    let warnings = if has_eof { [packet[1], packet[2]] } else { [packet[5], packet[6]] };
+                    result.warnings = u16::from_le_bytes(warnings);
+                    return;
                 }
                 _ => result.rows.push(packet),
             }
@@ -166,6 +178,27 @@ impl Raw {
             }
         }
         Ok((id, n_parameters, n_columns))
+    }
+
+    /// Executes a statement with a cursor: the status that the reply ends with.
+    pub async fn open_cursor(&mut self, id: u32) -> u16 {
+        const READ_ONLY: u8 = 1;
+        self.command(&[&[0x17][..], &id.to_le_bytes(), &[READ_ONLY, 1, 0, 0, 0]].concat()).await;
+        let n_columns = self.packet().await.expect("the number of columns")[0];
+        for _ in 0..n_columns {
+            self.packet().await.expect("a column");
+        }
+        let end = self.packet().await.expect("the end");
+        assert_eq!(end[0], 0xFE, "{end:?}");
+        u16::from_le_bytes([end[3], end[4]])
+    }
+
+    /// The next rows of a cursor.
+    pub async fn fetch(&mut self, id: u32, n_rows: u32) -> ResultSet {
+        self.command(&[&[0x1C][..], &id.to_le_bytes(), &n_rows.to_le_bytes()].concat()).await;
+        let mut result = ResultSet::default();
+        self.rows(&mut result).await;
+        result
     }
 
     /// Executes a statement; `rest` is what follows the iteration count.
@@ -220,7 +253,7 @@ pub fn handshake(user: &str, capabilities: u32, database: Option<&str>) -> Vec<u
         payload.push(0);
     }
     if capabilities & PLUGIN_AUTH != 0 {
-        payload.extend_from_slice(b"mysql_native_password\0");
+        payload.extend_from_slice(b"caching_sha2_password\0");
     }
     payload
 }

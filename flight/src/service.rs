@@ -19,7 +19,6 @@ use sheaf_common::settings::ExchangeCompression;
 use sheaf_common::{ErrorCode, WireError};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
@@ -94,16 +93,24 @@ impl NodeService {
         let links = self.worker.clone().map(|worker| LinkServer::new(worker, ClusterSecret::new(&self.link_token)));
         let links = links.map(Arc::new);
         let (accepted, incoming) = mpsc::channel(ACCEPTED_MAX);
-        // Ends with this call, and with it the links.
-        let mut listeners = JoinSet::new();
-        if let (Some(socket), Some(links)) = (self.socket.clone(), links.clone()) {
-            listeners.spawn(async move { socket.accept(&links).await });
-        }
-        listeners.spawn(link::accept(listener, links, accepted));
+        let socket = self.socket.clone();
+        // Not a task of its own: when this call is dropped, both listeners and all links are closed with it.
+        let listening = async {
+            let at_socket = async {
+                if let (Some(socket), Some(links)) = (&socket, &links) {
+                    socket.accept(links).await;
+                }
+            };
+            tokio::join!(link::accept(listener, links.clone(), accepted), at_socket);
+            std::future::pending().await
+        };
         let service =
             FlightServiceServer::new(self).max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX);
         let incoming = ReceiverStream::new(incoming);
-        server_builder().add_service(service).serve_with_incoming_shutdown(incoming, shutdown).await
+        tokio::select! {
+            served = server_builder().add_service(service).serve_with_incoming_shutdown(incoming, shutdown) => served,
+            served = listening => served,
+        }
     }
 
     fn authorize<T>(&self, request: &Request<T>) -> Result<(), Status> {

@@ -388,7 +388,7 @@ mod tests {
         for line in [
             "query          a                 b                c",
             "q1     50.0   8%  100.0  20% ×2.00  25.0   0% ×0.50",
-            "q2     10.0   0%   10.0   0% ×1.00           WRONG",
+            "q2     10.0   0%   10.0   0% ×1.00            WRONG",
             "q1     4 tasks, local 0 B, tcp 3.0 MiB",
             "q2                                   -",
             "b: the system b",

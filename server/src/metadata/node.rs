@@ -29,12 +29,14 @@ const INBOX: usize = 4096;
 /// How much longer than asked for an answer may take because the thread waits for the disk.
 const GRACE: Duration = Duration::from_secs(2);
 
+type Answer<T> = oneshot::Sender<Result<T>>;
+
 enum Input {
     Message(Message),
     Unreachable(u64),
     SnapshotSent { replica: u64, arrived: bool },
-    Command { changes: Vec<Change>, member: Option<MemberChange>, ticks: u64, answer: oneshot::Sender<Result<Applied>> },
-    Read { ticks: u64, answer: oneshot::Sender<Result<()>> },
+    Command { changes: Vec<Change>, member: Option<MemberChange>, ticks: u64, answer: Answer<Applied> },
+    Read { ticks: u64, answer: Answer<()> },
     Status { answer: oneshot::Sender<Status> },
     Stop { ticks: u64 },
 }
@@ -66,8 +68,8 @@ impl Peers {
     }
 }
 
-/// This node's copy of the metadata. Dropping it stops it at once; [`MetadataNode::stop`] hands the leader's office over
-/// first.
+/// This node's copy of the metadata. Dropping it stops it at once; [`MetadataNode::stop`] hands the leader's office
+/// over first.
 pub struct MetadataNode {
     identity: Identity,
     inbox: Option<SyncSender<Input>>,
@@ -144,7 +146,8 @@ impl MetadataNode {
         }
     }
 
-    /// Carries out a command: all its changes or none. When it returns, a majority has it on disk and this node shows it.
+    /// Carries out a command: all its changes or none. When it returns, a majority has it on disk and this node shows
+    /// it.
     ///
     /// Errs with `Refused` when the state does not allow it, and with `TimedOut` when no majority confirmed it in time:
     /// then it may still take effect.
@@ -153,6 +156,9 @@ impl MetadataNode {
     }
 
     /// As [`MetadataNode::change`], with a change of the group's members in the same command.
+    ///
+    /// A node that was removed may be stopped for good once this has returned on another that has a vote. Until then
+    /// it goes on and votes (its [`MetadataNode::status`] has the role `removed`): the others may need that.
     pub async fn change_members(
         &self,
         changes: Vec<Change>,
@@ -210,8 +216,8 @@ struct Worker<T> {
     replica: Replica,
     inputs: Receiver<Input>,
     transport: T,
-    commands: BTreeMap<u64, oneshot::Sender<Result<Applied>>>,
-    reads: BTreeMap<u64, oneshot::Sender<Result<()>>>,
+    commands: BTreeMap<u64, Answer<Applied>>,
+    reads: BTreeMap<u64, Answer<()>>,
     /// Ticks to go until it ends whether or not somebody took over.
     stopping: Option<u64>,
 }
@@ -226,9 +232,6 @@ impl<T: Transport> Worker<T> {
         let mut next_tick = Instant::now() + TICK;
         loop {
             self.advance()?;
-            if self.replica.is_removed() {
-                return Ok("the cluster goes on without this node");
-            }
             if self.stopping.is_some_and(|ticks| ticks == 0 || !self.replica.is_leader()) {
                 return Ok("it was stopped");
             }

@@ -7,7 +7,7 @@
 //! 2. entries and votes are written in one batch and flushed;
 //! 3. only then go the messages that promise them to others;
 //! 4. what a majority has is applied, in one batch with its index, the group's members and what must be remembered.
-//!    That batch is not flushed: after a crash the log gives it again.
+//!    That batch is not flushed, unless members changed: after a crash the log gives it again.
 //!
 //! All that came in between two calls of `advance` shares one flush.
 
@@ -84,7 +84,7 @@ pub enum Done {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     pub replica: u64,
-    /// `leader`, `follower`, `candidate`, `learner`.
+    /// `leader`, `follower`, `candidate`, `learner`, `removed`.
     pub role: &'static str,
     /// 0 is none.
     pub leader: u64,
@@ -133,7 +133,6 @@ pub struct Replica {
     questions: BTreeMap<u64, Vec<u64>>,
     heard: BTreeMap<u64, u64>,
     done: Vec<Done>,
-    removed: bool,
     /// Index and command of all that this copy applied since it was opened, for checks.
     #[cfg(test)]
     pub applied_entries: Vec<(u64, Option<Request>)>,
@@ -219,7 +218,6 @@ impl Replica {
             questions: BTreeMap::new(),
             heard: BTreeMap::new(),
             done: vec![],
-            removed: false,
             #[cfg(test)]
             applied_entries: vec![],
         };
@@ -239,9 +237,13 @@ impl Replica {
         Arc::clone(&self.state)
     }
 
-    /// Whether the group has decided to go on without this replica. It must be stopped then.
+    /// Whether the group has decided to go on without this replica. It may be stopped for good once another voter has
+    /// applied that, as one has that answers the command: until then its vote can be what the others need to hear of it.
     pub fn is_removed(&self) -> bool {
-        self.removed
+        // A joining copy knows no members yet.
+        let members = &self.raw.store().conf_state;
+        let me = self.identity.replica;
+        !members.voters.is_empty() && !members.voters.contains(&me) && !members.learners.contains(&me)
     }
 
     pub fn is_leader(&self) -> bool {
@@ -254,6 +256,7 @@ impl Replica {
         let role = match raft.state {
             StateRole::Leader => "leader",
             StateRole::Candidate | StateRole::PreCandidate => "candidate",
+            StateRole::Follower if self.is_removed() => "removed",
             StateRole::Follower if log.conf_state.voters.contains(&self.identity.replica) => "follower",
             StateRole::Follower => "learner",
         };
@@ -472,6 +475,7 @@ impl Replica {
             self.disk.write(batch, ready.must_sync())?;
             ready.take_persisted_messages().into_iter().for_each(&mut *send);
             self.apply(ready.take_committed_entries())?;
+            self.leave_office(send);
             self.answer_reads(ready.take_read_states());
             let mut light = self.raw.advance_append(ready);
             if let Some(commit) = light.commit_index() {
@@ -479,6 +483,7 @@ impl Replica {
             }
             light.take_messages().into_iter().for_each(&mut *send);
             self.apply(light.take_committed_entries())?;
+            self.leave_office(send);
             let applied = self.state.read().applied();
             self.raw.advance_apply_to(applied);
             self.finish_reads(applied);
@@ -486,6 +491,18 @@ impl Replica {
         self.cut_log()?;
         self.offer_snapshot();
         Ok(std::mem::take(&mut self.done))
+    }
+
+    /// A leader that has applied its own removal is a follower from now on: Raft would go on to look for it in its list
+    /// of members, and panic. Rare, since a leader that is to remove itself lets another lead first; but a removal that
+    /// an earlier leader began is carried out by the next.
+    fn leave_office(&mut self, send: &mut dyn FnMut(Message)) {
+        if self.is_leader() && self.is_removed() {
+            // What it said as leader is still true, and Raft lets only leaders send before the next write.
+            std::mem::take(&mut self.raw.raft.msgs).into_iter().for_each(send);
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
+        }
     }
 
     fn ask_for_reads(&mut self) {
@@ -534,6 +551,7 @@ impl Replica {
             return Ok(());
         }
         let mut batch = DiskBatch::default();
+        let mut has_new_members = false;
         let mut state = self.state.write();
         for entry in entries {
             let index = entry.index;
@@ -560,10 +578,9 @@ impl Replica {
                     .and_then(|()| self.raw.apply_conf_change(&change).map_err(|error| error.to_string()));
                 match changed {
                     Ok(members) => {
-                        let me = self.identity.replica;
-                        self.removed |= change.get_change_type() == ConfChangeType::RemoveNode && change.node_id == me;
                         batch.conf_state(&members);
                         self.raw.mut_store().conf_state = members;
+                        has_new_members = true;
                     }
                     Err(reason) => (outcome, delta) = state.refuse(index, request.id, Refusal::Invalid { reason }),
                 }
@@ -578,7 +595,9 @@ impl Replica {
             }
         }
         drop(state);
-        self.disk.write(batch, false)
+        // Who was removed may be gone for good after the answer: a crash must not bring back the members of before, who
+        // would need its vote.
+        self.disk.write(batch, has_new_members)
     }
 
     /// Takes a leader's state in the place of its own.

@@ -19,7 +19,7 @@ use rand::{Rng, SeedableRng};
 use super::command::{Change, IfExists, MemberChange, Object};
 use super::disk::Identity;
 use super::error::MetadataError;
-use super::replica::{Done, Options, Replica};
+use super::replica::{Done, Options, Replica, Status};
 use super::store::memory::{FailPoint, MemoryDisk};
 use super::transport::{decode, encode};
 use history::{History, Seen};
@@ -112,6 +112,20 @@ impl World {
         self.open_calls.retain(|(of, _), _| *of != replica);
     }
 
+    /// A replica that was removed is stopped for good, and its disk thrown away.
+    fn retire(&mut self, replica: u64) {
+        self.kill(replica, false);
+        self.nodes.remove(&replica);
+    }
+
+    /// Who may be stopped for good: it knows that it was removed, and so does another that has a vote.
+    fn retirable(&self) -> Vec<u64> {
+        let knows = |id| move |it: &Status| it.voters.contains(&it.replica) && !it.voters.contains(&id);
+        let running = self.nodes.iter().filter_map(|(id, node)| Some((*id, node.replica.as_ref()?)));
+        let removed = running.filter(|(_, replica)| replica.is_removed()).map(|(id, _)| id);
+        removed.filter(|id| self.statuses().iter().any(knows(*id))).collect()
+    }
+
     fn running(&self) -> Vec<u64> {
         self.nodes.iter().filter(|(_, node)| node.replica.is_some()).map(|(replica, _)| *replica).collect()
     }
@@ -178,7 +192,6 @@ impl World {
         let result = replica.advance(&mut |message| messages.push(message));
         let entries = std::mem::take(&mut replica.applied_entries);
         let state = replica.state();
-        let removed = replica.is_removed();
         // Sent before the disk failed, or entries applied: both happened.
         messages.iter().for_each(|message| self.send(id, message));
         self.history.applied(id, entries, &state.read());
@@ -189,10 +202,6 @@ impl World {
                 let power = self.random.random_bool(0.5);
                 self.kill(id, power);
             }
-        }
-        if removed && self.nodes[&id].replica.is_some() {
-            self.kill(id, false);
-            self.nodes.remove(&id);
         }
     }
 
@@ -338,6 +347,11 @@ impl World {
         }
         self.deliver();
         self.running().into_iter().for_each(|id| self.advance(id));
+        for id in self.retirable() {
+            if self.random.random_bool(0.1) {
+                self.retire(id);
+            }
+        }
     }
 
     /// Heals everything, and waits until the group is whole and idle.
@@ -356,7 +370,7 @@ impl World {
         }
     }
 
-    fn statuses(&self) -> Vec<super::replica::Status> {
+    fn statuses(&self) -> Vec<Status> {
         self.nodes.values().filter_map(|node| Some(node.replica.as_ref()?.status())).collect()
     }
 

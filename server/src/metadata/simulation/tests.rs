@@ -190,8 +190,7 @@ fn members_come_and_go_one_at_a_time() {
         assert!(world.history.took_effect(call));
         // It may not have heard of it; whoever operates it stops it.
         if world.nodes.contains_key(&leader) {
-            world.kill(leader, false);
-            world.nodes.remove(&leader);
+            world.retire(leader);
         }
         world.settle();
         assert_eq!(world.statuses()[0].voters.len(), left);
@@ -201,6 +200,63 @@ fn members_come_and_go_one_at_a_time() {
     let call = world.call(last, vec![], Some(MemberChange::Remove { replica: last })).unwrap();
     world.settle();
     assert!(!world.history.took_effect(call), "the last one stays");
+}
+
+fn status(world: &World, id: u64) -> Status {
+    world.statuses().into_iter().find(|it| it.replica == id).expect("it runs")
+}
+
+/// Steps until something holds; whoever is not `awake` does not see time go by.
+fn step_until(world: &mut World, awake: u64, mut holds: impl FnMut(&mut World) -> bool) {
+    for _ in 0..200 {
+        if holds(world) {
+            return;
+        }
+        world.now += 1;
+        world.replica(awake).unwrap().tick();
+        world.deliver();
+        world.running().into_iter().for_each(|id| world.advance(id));
+    }
+    panic!("it does not come to that: {:#?}", world.statuses());
+}
+
+/// The removal that one leader began is carried out by the next, which is the one that is removed; and the only one
+/// that is left does not hear of it.
+#[test]
+fn a_leader_that_removes_itself_stays_to_vote() {
+    for seed in 0..20 {
+        let _seed = Seed(seed);
+        let mut world = World::new(seed, &[1, 2]);
+        step_until(&mut world, 2, |world| {
+            world.leader() == Some(2) && status(world, 2).commit == status(world, 2).last
+        });
+        world.cut_links.insert((1, 2));
+        world.call(2, vec![], Some(MemberChange::Remove { replica: 1 }));
+        step_until(&mut world, 1, |world| status(world, 1).last == status(world, 2).last);
+        world.kill(2, false);
+        world.cut_links.clear();
+        world.start(2);
+        step_until(&mut world, 1, |world| world.leader() == Some(1) && status(world, 1).last == status(world, 2).last);
+        assert!(status(&world, 1).commit < status(&world, 1).last, "the answer of 2 is on its way");
+        world.cut_links.insert((1, 2));
+        step_until(&mut world, 1, |world| {
+            // So that it always has something to write, too.
+            world.call(1, vec![Change::create(Object::setting("a"), "", IfExists::Replace)], None);
+            status(world, 1).role == "removed"
+        });
+        assert_eq!((status(&world, 2).voters, world.leader()), (vec![1, 2], None));
+        world.cut_links.clear();
+        world.settle();
+        assert_eq!((status(&world, 2).voters, world.leader()), (vec![2], Some(2)));
+        // From now on it is not needed any more, even after a crash.
+        if world.nodes.contains_key(&1) {
+            world.retire(1);
+        }
+        world.kill(2, true);
+        world.start(2);
+        set(&mut world, 2, "alone", "");
+        world.history.check();
+    }
 }
 
 #[test]

@@ -309,8 +309,11 @@ impl Draft<'_> {
                 return Err(Refusal::Cycle { role });
             }
             if seen.insert(role.clone()) {
-                let has = |it: &Object| matches!(it, Object::Grant { grantee, right: Right::Role { .. } } if *grantee == role);
-                open.extend(self.matching(has).into_iter().filter_map(|it| match it {
+                let is_role_of = |it: &Object| match it {
+                    Object::Grant { grantee, right: Right::Role { .. } } => *grantee == role,
+                    _ => false,
+                };
+                open.extend(self.matching(is_role_of).into_iter().filter_map(|it| match it {
                     Object::Grant { right: Right::Role { name }, .. } => Some(name),
                     _ => None,
                 }));

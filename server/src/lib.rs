@@ -1,4 +1,5 @@
-//! A node of SheafDB: its front ends, its membership in a cluster, its start and stop.
+//! A node of SheafDB: its front ends, its membership in a cluster, the metadata that a cluster agrees on, its start and
+//! stop.
 //!
 //! Does not know how a query runs: that is `sheaf-query`. Start at [`node`], which puts a node together from its
 //! configuration, then [`membership`].
@@ -8,6 +9,8 @@ pub mod error;
 pub mod http;
 pub mod machine;
 pub mod membership;
+#[cfg(feature = "metadata")]
+pub mod metadata;
 pub mod metrics;
 pub mod mysql;
 pub mod node;

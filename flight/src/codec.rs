@@ -37,6 +37,7 @@ mod config;
 mod decode;
 mod encode;
 mod operators;
+mod parquet;
 mod scans;
 mod tail;
 mod windows;

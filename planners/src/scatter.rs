@@ -3,7 +3,8 @@
 //! It takes DataFusion's plan for as many partitions as the cluster has and walks it from the leaves up. Each
 //! subtree comes back with its [`Distribution`]: derived, not asserted. DataFusion's own exchanges become network
 //! boundaries; where a node's requirement is not met by what came back, a boundary is added; where a join's build
-//! side is small, a shuffle becomes a broadcast. Every stage is then checked by DataFusion's own sanity rule.
+//! side is small, a shuffle becomes a broadcast (by `build_rows` where the join emits rows of that side). Every stage
+//! is then checked by DataFusion's own sanity rule.
 //!
 //! One trap runs through the file: a scan of one partition meets requirements ("single partition", "sorted as a
 //! whole", "at most n rows") that it no longer meets once its splits go to several tasks. So a scan in a stage shows
@@ -40,6 +41,8 @@ use crate::boundary::NetworkBoundaryExec;
 use crate::leaf::{LeafSlotExec, strip_splits};
 use crate::splits::{LeafSplits, PlanSplits, statistics};
 use crate::stage::{BoundaryKind, DistributedPlan, Leaf, ScalarSubquery, StageOutput, StagePlan};
+
+mod build_rows;
 
 type PlanRef = Arc<dyn ExecutionPlan>;
 
@@ -268,6 +271,9 @@ impl Scatter<'_> {
     fn cut_hash_join(&mut self, plan: &PlanRef, join: &HashJoinExec) -> Result<(PlanRef, Distribution)> {
         if join.null_aware {
             return self.cut_null_aware_join(plan, join);
+        }
+        if let Some(cut) = self.cut_build_rows_join(join)? {
+            return Ok(cut);
         }
         match join.mode {
             PartitionMode::CollectLeft if !emits_build_rows(join.join_type) => self.cut_collected_join(plan),
@@ -625,11 +631,15 @@ fn strip_coalesce(plan: &PlanRef) -> PlanRef {
 /// The input of a node that only splits rows by hash.
 fn strip_hash(plan: &PlanRef) -> PlanRef {
     match plan.downcast_ref::<RepartitionExec>() {
-        Some(node) if matches!(node.partitioning(), Partitioning::Hash(..)) && !node.preserve_order() => {
-            Arc::clone(node.input())
-        }
+        Some(node) if is_hash(plan) => Arc::clone(node.input()),
         _ => Arc::clone(plan),
     }
+}
+
+/// Whether a node only splits rows by hash.
+fn is_hash(plan: &PlanRef) -> bool {
+    plan.downcast_ref::<RepartitionExec>()
+        .is_some_and(|node| matches!(node.partitioning(), Partitioning::Hash(..)) && !node.preserve_order())
 }
 
 /// The plan in one partition of its task: no boundary, only its own partitions brought together.

@@ -1,7 +1,8 @@
 //! The coordinator's side of a query: from a logical plan to rows.
 //!
-//! [`plan`] makes the plan that one process would run, decides whether spreading it pays, and if so plans it again
-//! for the whole cluster, cuts it and places its tasks. [`run()`] sends the tasks out and returns the root's rows.
+//! [`plan`] decides whether spreading a query pays, from the sizes of its tables or else from the plan that one process
+//! would run; if so it plans for the whole cluster, cuts the plan and places its tasks. [`run()`] sends the tasks out
+//! and returns the root's rows.
 
 mod launch;
 mod run;
@@ -9,7 +10,8 @@ mod stats;
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::TreeNode;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::source_as_provider;
 use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
@@ -27,6 +29,7 @@ use tracing::error;
 use crate::answer::RowStream;
 use crate::context::QueryContext;
 use crate::error::QueryError;
+use crate::tables::external::FilesTable;
 
 pub use stats::{Counts, QueryStats};
 
@@ -45,13 +48,32 @@ pub struct QueryPlan {
 pub async fn plan(context: &QueryContext, plan: LogicalPlan) -> Result<QueryPlan, QueryError> {
     let state = &context.session_state;
     let optimized = state.optimize(&plan)?;
-    let local = state.query_planner().create_physical_plan(&optimized, state).await?;
-    match scatter(context, &optimized, &local).await? {
-        Ok(plan) => Ok(plan),
-        Err(reason) => {
-            Ok(QueryPlan { distributed: DistributedPlan::local(local, reason), placement: Placement::default() })
+    let mut local = None;
+    let scattered = match workers(context) {
+        Err(reason) => Err(reason),
+        Ok(workers) => {
+            // Which plan is made first decides only whether both are: neither is needed to make the other.
+            let worth = if reads_enough(context, &optimized).await? {
+                Ok(())
+            } else {
+                let plan = state.query_planner().create_physical_plan(&optimized, state).await?;
+                worthwhile(context, local.insert(plan))
+            };
+            match worth {
+                Ok(()) => scatter(context, &optimized, workers).await?,
+                Err(reason) => Err(reason),
+            }
         }
-    }
+    };
+    let reason = match scattered {
+        Ok(plan) => return Ok(plan),
+        Err(reason) => reason,
+    };
+    let local = match local {
+        Some(local) => local,
+        None => state.query_planner().create_physical_plan(&optimized, state).await?,
+    };
+    Ok(QueryPlan { distributed: DistributedPlan::local(local, reason), placement: Placement::default() })
 }
 
 /// Runs a plan. Nothing is sent before the first poll of the rows; dropping them ends the query on every node.
@@ -85,12 +107,8 @@ pub async fn explain(
 async fn scatter(
     context: &QueryContext,
     optimized: &LogicalPlan,
-    local: &Arc<dyn ExecutionPlan>,
+    workers: Vec<Worker>,
 ) -> Result<Result<QueryPlan, String>, QueryError> {
-    let workers = match worthwhile(context, local) {
-        Ok(workers) => workers,
-        Err(reason) => return Ok(Err(reason)),
-    };
     let settings = &context.settings;
     let cores: usize = workers.iter().map(|worker| worker.cores).sum();
     let partitions_per_task = match usize::try_from(settings.max_threads) {
@@ -105,6 +123,9 @@ async fn scatter(
     };
     let state = scattered_state(&context.session_state, &optimizer);
     let physical = state.query_planner().create_physical_plan(optimized, &state).await?;
+    if let Err(reason) = worthwhile(context, &physical) {
+        return Ok(Err(reason));
+    }
     let runtime = context.engine.runtime();
     let found = splits::of_plan(&physical, runtime, workers.len(), optimizer.partitions(), None).await?;
     if !reads_splits(&physical, &found)? {
@@ -130,26 +151,55 @@ async fn scatter(
     Ok(Ok(QueryPlan { distributed, placement }))
 }
 
-/// The workers to spread a plan over, or why that cannot pay.
-fn worthwhile(context: &QueryContext, local: &Arc<dyn ExecutionPlan>) -> Result<Vec<Worker>, String> {
+/// The workers to spread a plan over, or why there are none.
+fn workers(context: &QueryContext) -> Result<Vec<Worker>, String> {
     let engine = &context.engine;
     let workers = engine.workers().workers();
     match workers.as_slice() {
-        [] => return Err("no worker is registered".to_owned()),
-        [worker] if worker.name == engine.options().node_name => return Err("the cluster is this node".to_owned()),
-        _ => {}
+        [] => Err("no worker is registered".to_owned()),
+        [worker] if worker.name == engine.options().node_name => Err("the cluster is this node".to_owned()),
+        _ => Ok(workers),
     }
+}
+
+/// Whether a plan is sure to read enough to be spread, as far as can be told before it is a physical one.
+///
+/// Making a physical plan is most of what a short query costs the coordinator, and this saves making two.
+async fn reads_enough(context: &QueryContext, optimized: &LogicalPlan) -> Result<bool, QueryError> {
+    let bytes_min = context.settings.min_distribute_bytes;
+    let mut scans = vec![];
+    optimized.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            scans.push(scan.clone());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    let mut bytes: u64 = 0;
+    for scan in &scans {
+        if bytes >= bytes_min {
+            break;
+        }
+        let provider = source_as_provider(&scan.source)?;
+        if let Some(table) = provider.downcast_ref::<FilesTable>() {
+            bytes += table.bytes_for_sure(&context.session_state, scan, bytes_min - bytes).await;
+        }
+    }
+    Ok(bytes >= bytes_min)
+}
+
+/// Why spreading a plan, for one process or for the cluster, cannot pay.
+fn worthwhile(context: &QueryContext, plan: &Arc<dyn ExecutionPlan>) -> Result<(), String> {
     let stays =
         |node: &Arc<dyn ExecutionPlan>| Ok(node.downcast_ref::<GeneratorExec>().is_some_and(|it| it.is_local()));
-    if local.exists(stays).unwrap_or(false) {
+    if plan.exists(stays).unwrap_or(false) {
         return Err("numbers_local stays on the node that took the statement".to_owned());
     }
     let bytes_min = context.settings.min_distribute_bytes;
-    let bytes = splits::estimated_bytes(local);
+    let bytes = splits::estimated_bytes(plan);
     if bytes < bytes_min {
         return Err(format!("it reads about {bytes} bytes, min_distribute_bytes is {bytes_min}"));
     }
-    Ok(workers)
+    Ok(())
 }
 
 /// The session's state with what a plan for the cluster is made under.

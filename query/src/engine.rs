@@ -29,6 +29,7 @@ use crate::functions;
 use crate::session::{Session, SessionInit, State};
 use crate::system::{ProcessRow, SessionSettings};
 use crate::system_view::EngineView;
+use crate::tables::listings::Listings;
 use crate::tables::{self, Roots};
 use crate::variables::Variables;
 
@@ -250,6 +251,7 @@ impl Engine {
         self.configure(options, state, is_mysql);
         options.extensions.insert(warnings.clone());
         session_state.config_mut().set_extension(Arc::new(SessionSettings(state.settings.clone())));
+        session_state.config_mut().set_extension(Arc::new(Listings::default()));
         session_state.mark_start_execution();
         session_state
     }

@@ -1,11 +1,13 @@
 //! Table engines: what a name in FROM can stand for.
 //!
-//! [`external`]: files as a table. [`generated`]: rows that are made. [`roots`]: which files a statement may touch.
+//! [`external`]: files as a table. [`listings`]: what a query has seen of them. [`generated`]: rows that are made.
+//! [`roots`]: which files a statement may touch.
 //! [`tpch_files`] writes TPC-H as Parquet. [`mysql_types`]: how a column's type is called by MySQL.
 
 pub mod external;
 pub mod files;
 pub mod generated;
+pub mod listings;
 pub mod mysql_types;
 pub mod roots;
 pub mod tpch_files;

@@ -44,6 +44,8 @@ const ENCODERS: &[EncodeNode] = &[
     operators::encode_boundary,
     operators::encode_slot,
     operators::encode_generator,
+    operators::encode_row_id,
+    operators::encode_merge_copies,
     operators::encode_limit,
     operators::encode_partial_sort,
     operators::encode_partitioned_topk,

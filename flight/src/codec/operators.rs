@@ -36,6 +36,8 @@ use sheaf_common::StageId;
 use sheaf_planners::boundary::NetworkBoundaryExec;
 use sheaf_planners::generator::GeneratorExec;
 use sheaf_planners::leaf::LeafSlotExec;
+use sheaf_planners::merge_copies::{Keep, MergeCopiesExec};
+use sheaf_planners::row_id::RowIdExec;
 use sheaf_planners::stage::BoundaryKind;
 
 use super::NoExtensions;
@@ -118,6 +120,37 @@ pub(super) fn decode_generator(node: &wire::Generator) -> Result<Plan> {
     let exec = GeneratorExec::try_new(generator, partitions, columns_from_wire(&node.projection))?
         .limited(node.fetch.map(|fetch| fetch as usize));
     Ok(Arc::new(if node.local { exec.local() } else { exec }))
+}
+
+pub(super) fn encode_row_id(to: &Encoder, plan: &Plan) -> Result<Option<NodeKind>> {
+    let Some(exec) = plan.downcast_ref::<RowIdExec>() else { return Ok(None) };
+    Ok(Some(NodeKind::RowId(wire::RowId { input: to.plan(exec.input())? })))
+}
+
+pub(super) fn decode_row_id(from: &Decoder, node: &wire::RowId) -> Result<Plan> {
+    Ok(Arc::new(RowIdExec::try_new(from.plan(node.input)?)?))
+}
+
+pub(super) fn encode_merge_copies(to: &Encoder, plan: &Plan) -> Result<Option<NodeKind>> {
+    let Some(exec) = plan.downcast_ref::<MergeCopiesExec>() else { return Ok(None) };
+    let (keep, column) = match exec.keep() {
+        Keep::FromAny => (wire::Keep::FromAny, None),
+        Keep::FromAll => (wire::Keep::FromAll, None),
+        Keep::Marked { column } => (wire::Keep::Marked, Some(column as u64)),
+    };
+    let (input, tasks) = (to.plan(exec.input())?, exec.tasks() as u64);
+    Ok(Some(NodeKind::MergeCopies(wire::MergeCopies { input, keep: keep as i32, column, tasks })))
+}
+
+pub(super) fn decode_merge_copies(from: &Decoder, node: &wire::MergeCopies) -> Result<Plan> {
+    let input = from.plan(node.input)?;
+    let keep = match wire::Keep::try_from(node.keep) {
+        Ok(wire::Keep::FromAny) => Keep::FromAny,
+        Ok(wire::Keep::FromAll) => Keep::FromAll,
+        Ok(wire::Keep::Marked) => Keep::Marked { column: required(node.column, "the mark's column")? as usize },
+        Err(_) => return corrupt("a merge of copies of unknown kind"),
+    };
+    Ok(Arc::new(MergeCopiesExec::try_new(input, keep, node.tasks as usize)?))
 }
 
 /// Upstream cuts the limits to 32 bits.

@@ -41,6 +41,8 @@ use sheaf_common::{Classify, ErrorCode, StageId};
 use sheaf_planners::boundary::NetworkBoundaryExec;
 use sheaf_planners::generator::{Generator, GeneratorExec};
 use sheaf_planners::leaf::{LeafSlotExec, strip_splits};
+use sheaf_planners::merge_copies::{Keep, MergeCopiesExec};
+use sheaf_planners::row_id::RowIdExec;
 use sheaf_planners::stage::{BoundaryKind, StageOutput};
 use tempfile::TempDir;
 
@@ -508,6 +510,35 @@ async fn our_own_nodes() {
     ];
     for plan in plans {
         round_trip(plan.name(), &plan, &context);
+    }
+}
+
+#[tokio::test]
+async fn row_ids_and_their_merge() {
+    let context = context();
+    let ids: Arc<dyn ExecutionPlan> = Arc::new(RowIdExec::try_new(memory()).unwrap());
+    let back = round_trip("row ids", &ids, &context);
+    assert_eq!(back.schema(), ids.schema());
+    assert_eq!(rows(&back, &context).await, rows(&ids, &context).await);
+    let mark = ProjectionExpr::new(lit(true), "mark");
+    let columns = [ProjectionExpr::new(column("a", 0), "a"), mark, ProjectionExpr::new(column("row_id", 2), "row_id")];
+    let marked: Arc<dyn ExecutionPlan> = Arc::new(ProjectionExec::try_new(columns, Arc::clone(&ids)).unwrap());
+    for keep in [Keep::FromAny, Keep::FromAll, Keep::Marked { column: 1 }] {
+        let plan: Arc<dyn ExecutionPlan> = Arc::new(MergeCopiesExec::try_new(Arc::clone(&marked), keep, 7).unwrap());
+        let back = round_trip(&format!("{keep:?}"), &plan, &context);
+        let back = back.downcast_ref::<MergeCopiesExec>().unwrap();
+        assert_eq!((back.keep(), back.tasks(), back.schema()), (keep, 7, plan.schema()));
+    }
+    // Damage that prost cannot see: ids that the input does not have, and a mark without its column.
+    let memory = encode_stage(&memory(), &StageOutput::Gather).unwrap();
+    for (keep, column) in
+        [(wire::Keep::FromAny, None), (wire::Keep::Marked, None), (wire::Keep::Marked, Some(u64::MAX))]
+    {
+        let mut stage = wire::Stage::decode(memory.as_ref()).unwrap();
+        let input = stage.nodes.len() as u32 - 1;
+        let merge = wire::MergeCopies { input, keep: keep as i32, column, tasks: 2 };
+        stage.nodes.push(wire::Node { kind: Some(wire::NodeKind::MergeCopies(merge)) }.encode_to_vec());
+        assert!(decode_stage(&stage.encode_to_vec(), &context).is_err(), "{keep:?} {column:?}");
     }
 }
 

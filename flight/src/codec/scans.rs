@@ -26,6 +26,7 @@ use datafusion::physical_plan::memory::LazyMemoryExec;
 
 use super::decode::{Decoder, columns_from_wire, corrupt, required, schema_from_wire};
 use super::encode::{Encoder, columns_to_wire, refuse, schema_to_wire};
+use super::parquet::with_page_index;
 use super::wire::{self, NodeKind};
 
 /// A table in memory that is larger stays where it is: its rows would go to each worker with the plan.
@@ -133,10 +134,12 @@ fn decode_source(node: &wire::FileScan, source: &Arc<dyn FileSource>) -> Result<
     if let Some(json) = source.downcast_ref::<JsonSource>() {
         return Ok(Arc::new(json.clone().with_newline_delimited(!node.json_array)));
     }
-    if let Some(parquet) = source.downcast_ref::<ParquetSource>()
-        && let Some(hint) = parquet.table_parquet_options().global.metadata_size_hint
-    {
-        return Ok(Arc::new(parquet.clone().with_metadata_size_hint(hint)));
+    if let Some(parquet) = source.downcast_ref::<ParquetSource>() {
+        let parquet = with_page_index(parquet);
+        return Ok(Arc::new(match parquet.table_parquet_options().global.metadata_size_hint {
+            Some(hint) => parquet.with_metadata_size_hint(hint),
+            None => parquet,
+        }));
     }
     if node.arrow_stream {
         let stream = ArrowSource::new_stream_file_source(source.table_schema().clone());

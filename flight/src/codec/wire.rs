@@ -127,7 +127,7 @@ pub struct Ordering {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Node {
-    #[prost(oneof = "NodeKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "NodeKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
     pub kind: Option<NodeKind>,
 }
 
@@ -163,6 +163,10 @@ pub enum NodeKind {
     Projection(Projection),
     #[prost(message, tag = "15")]
     Series(Series),
+    #[prost(message, tag = "16")]
+    RowId(RowId),
+    #[prost(message, tag = "17")]
+    MergeCopies(MergeCopies),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -445,4 +449,31 @@ pub struct Series {
     pub projection: Option<Columns>,
     #[prost(message, optional, tag = "3")]
     pub ordering: Option<Ordering>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RowId {
+    #[prost(uint32, tag = "1")]
+    pub input: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct MergeCopies {
+    #[prost(uint32, tag = "1")]
+    pub input: u32,
+    #[prost(enumeration = "Keep", tag = "2")]
+    pub keep: i32,
+    /// The mark, where that is what is kept.
+    #[prost(uint64, optional, tag = "3")]
+    pub column: Option<u64>,
+    #[prost(uint64, tag = "4")]
+    pub tasks: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum Keep {
+    FromAny = 0,
+    FromAll = 1,
+    Marked = 2,
 }

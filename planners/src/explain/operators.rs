@@ -47,6 +47,8 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, InputOrd
 use super::expressions::{aggregate, aliased, sort_keys, sql, sql_list, window};
 use crate::generator::GeneratorExec;
 use crate::leaf::LeafSlotExec;
+use crate::merge_copies::{Keep, MergeCopiesExec};
+use crate::row_id::RowIdExec;
 use crate::splits::file_bytes;
 use crate::stage::{Leaf, Split};
 
@@ -143,6 +145,8 @@ const KINDS: &[fn(&dyn ExecutionPlan) -> Option<Line>] = &[
     aggregator,
     filter,
     hash_join,
+    row_id,
+    merge_copies,
     nested_loop_join,
     sort_merge_join,
     symmetric_hash_join,
@@ -310,6 +314,20 @@ fn hash_join(plan: &dyn ExecutionPlan) -> Option<Line> {
     let line = line.list("on", equalities(plan.on())).join_filter(plan.filter()).labelled("build", build);
     let line = line.text_if(plan.null_equality() == NullEquality::NullEqualsNull, "NULLs are equal");
     Some(line.text_if(plan.null_aware, "null aware").number_if("limit", plan.fetch()))
+}
+
+fn row_id(plan: &dyn ExecutionPlan) -> Option<Line> {
+    plan.is::<RowIdExec>().then(|| Line::new("RowId"))
+}
+
+fn merge_copies(plan: &dyn ExecutionPlan) -> Option<Line> {
+    let plan = plan.downcast_ref::<MergeCopiesExec>()?;
+    let keep = match plan.keep() {
+        Keep::FromAny => "from any task",
+        Keep::FromAll => "from all tasks",
+        Keep::Marked { .. } => "marked by any task",
+    };
+    Some(Line::new("MergeCopies").text(keep).number("tasks", plan.tasks()))
 }
 
 /// `(l_orderkey = o_orderkey)` each.

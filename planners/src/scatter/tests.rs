@@ -8,6 +8,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::ScalarValue;
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::execution::TaskContext;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::metrics::Time;
@@ -18,7 +19,7 @@ use futures::TryStreamExt;
 use sheaf_common::QueryId;
 
 use super::*;
-use crate::leaf::instantiate;
+use crate::leaf::{DistributedTaskContext, instantiate};
 use crate::reschedule::{Worker, place};
 use crate::splits;
 
@@ -31,7 +32,14 @@ async fn context(directory: &std::path::Path) -> SessionContext {
                concat('s', value % 13) AS s FROM generate_series(1, 400)";
     let small = "SELECT value * 5 AS k, CASE WHEN value % 4 = 0 THEN NULL ELSE value % 5 END AS g, \
                  concat('t', value) AS name FROM generate_series(1, 40)";
-    for (name, sql, files) in [("big", big, 4), ("small", small, 2), ("one", "SELECT 1 AS k, 2 AS g", 1)] {
+    tables(&ctx, directory, &[("big", big, 4), ("small", small, 2), ("one", "SELECT 1 AS k, 2 AS g", 1)]).await;
+    ctx.sql("CREATE VIEW nothing AS SELECT * FROM big WHERE k < 0").await.unwrap();
+    ctx
+}
+
+/// Tables of Parquet files: name, rows, number of files.
+async fn tables(ctx: &SessionContext, directory: &std::path::Path, tables: &[(&str, &str, i64)]) {
+    for &(name, sql, files) in tables {
         for file in 0..files {
             let path = directory.join(name).join(format!("{file}.parquet"));
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -42,8 +50,6 @@ async fn context(directory: &std::path::Path) -> SessionContext {
         let path = directory.join(name);
         ctx.register_parquet(name, path.to_str().unwrap(), ParquetReadOptions::default()).await.unwrap();
     }
-    ctx.sql("CREATE VIEW nothing AS SELECT * FROM big WHERE k < 0").await.unwrap();
-    ctx
 }
 
 fn rows(batches: &[RecordBatch]) -> Vec<String> {
@@ -114,7 +120,10 @@ async fn run_stages(plan: &DistributedPlan, ctx: &SessionContext) -> HashMap<Sta
             let mut partitions: Vec<Vec<RecordBatch>> = vec![vec![]; stage.output.partitions()];
             // All at once: partitions of a join wait for one another. Reset: tasks never share what nodes remember.
             let own = reset_plan_states(own).unwrap();
-            let streams = execute_stream_partitioned(own, ctx.task_ctx()).unwrap();
+            let place = DistributedTaskContext { task_index: task.task, task_count: stage.task_count };
+            let config = ctx.copied_config().with_extension(Arc::new(place));
+            let context = Arc::new(TaskContext::from(ctx).with_session_config(config));
+            let streams = execute_stream_partitioned(own, context).unwrap();
             let collected = streams.into_iter().map(|stream| stream.try_collect::<Vec<RecordBatch>>());
             for batches in futures::future::try_join_all(collected).await.unwrap() {
                 for batch in batches {
@@ -296,4 +305,111 @@ async fn a_small_build_side_is_broadcast_and_a_large_one_is_not() {
     // Unmatched rows of the build side cannot be told by one task alone.
     let sql = "SELECT s.k FROM small s FULL JOIN big b ON b.k = s.k";
     assert_eq!(broadcasts(&cut(&ctx, &options(1 << 20), sql).await), 0);
+}
+
+/// Joins whose build side is the small `build`, by which of its rows are wanted of what the tasks find. `build` has NULL
+/// keys and rows that come twice; nine of ten rows of `probe` have one `g`.
+const BUILD_ROWS: &[(&[&str], &str)] = &[
+    (&["FromAny"], "SELECT * FROM build b WHERE EXISTS (SELECT 1 FROM probe p WHERE p.g = b.g)"),
+    (&["FromAll"], "SELECT * FROM build b WHERE NOT EXISTS (SELECT 1 FROM probe p WHERE p.g = b.g AND p.k > 5000)"),
+    (&["FromAny"], "SELECT name FROM build WHERE k IN (SELECT v FROM probe)"),
+    (&["FromAll"], "SELECT name FROM build b WHERE NOT EXISTS (SELECT 1 FROM probe p WHERE p.v = b.k)"),
+    (
+        &["FromAny"],
+        "SELECT * FROM build b WHERE EXISTS (SELECT 1 FROM probe p WHERE p.g = b.g AND p.k <> b.k AND p.v < b.k)",
+    ),
+    (&["FromAll"], "SELECT * FROM build b WHERE NOT EXISTS (SELECT 1 FROM probe p WHERE p.g = b.g AND p.k > b.k * 9)"),
+    (
+        &["FromAny", "FromAll"],
+        "SELECT b.name FROM build b WHERE EXISTS (SELECT 1 FROM probe p WHERE p.g = b.g AND \
+         p.k <> b.k) AND NOT EXISTS (SELECT 1 FROM probe p WHERE p.g = b.g AND p.k <> b.k AND p.v > b.k * 20)",
+    ),
+    (
+        &["Marked { column: 3 }"],
+        "SELECT k, name FROM build b WHERE g = 2 OR EXISTS (SELECT 1 FROM probe p WHERE p.v = b.k)",
+    ),
+    (
+        &["Marked"],
+        "SELECT name FROM build b WHERE g IS NULL OR NOT EXISTS (SELECT 1 FROM probe p WHERE p.g = b.g AND p.v < b.k)",
+    ),
+    // No row on one side; the estimate does not know.
+    (&["FromAny"], "SELECT * FROM build b WHERE EXISTS (SELECT 1 FROM probe p WHERE p.g = b.g AND p.v % 3 = 1)"),
+    (&["FromAll"], "SELECT * FROM build b WHERE NOT EXISTS (SELECT 1 FROM probe p WHERE p.g = b.g AND p.v % 3 = 1)"),
+    (
+        &["Marked"],
+        "SELECT * FROM build b WHERE g = 1 OR EXISTS (SELECT 1 FROM probe p WHERE p.g = b.g AND p.v % 3 = 1)",
+    ),
+    (&["FromAny"], "SELECT * FROM build b WHERE k % 3 = 5 AND EXISTS (SELECT 1 FROM probe p WHERE p.g = b.g)"),
+    (&["FromAll"], "SELECT * FROM build b WHERE k % 3 = 5 AND NOT EXISTS (SELECT 1 FROM probe p WHERE p.g = b.g)"),
+    (&["FromAny"], "SELECT * FROM one WHERE EXISTS (SELECT 1 FROM probe p WHERE p.k = one.k)"),
+    (&["FromAll"], "SELECT * FROM one WHERE NOT EXISTS (SELECT 1 FROM probe p WHERE p.k = one.k)"),
+    (&["FromAll"], "SELECT * FROM one WHERE NOT EXISTS (SELECT 1 FROM probe p WHERE p.v = one.k)"),
+    // What stands above relies on where the rows are.
+    (&["FromAny"], "SELECT g, count(*) FROM build b WHERE EXISTS (SELECT 1 FROM probe p WHERE p.g = b.g) GROUP BY g"),
+    (
+        &["FromAll"],
+        "SELECT k, row_number() OVER (PARTITION BY k ORDER BY name) FROM build b WHERE NOT EXISTS \
+     (SELECT 1 FROM probe p WHERE p.v = b.k)",
+    ),
+    (
+        &["FromAny"],
+        "SELECT count(*) FROM (SELECT g FROM build b WHERE EXISTS (SELECT 1 FROM probe p WHERE p.g = b.g) LIMIT 7)",
+    ),
+    (
+        &["FromAll"],
+        "SELECT count(*) FROM (SELECT g FROM build b WHERE NOT EXISTS (SELECT 1 FROM probe p WHERE p.v = b.k) LIMIT 7)",
+    ),
+];
+
+async fn context_with_probe(directory: &std::path::Path) -> SessionContext {
+    let ctx = context(directory).await;
+    let probe = "SELECT value AS k, CASE WHEN value % 10 > 0 THEN 1 ELSE value % 7 END AS g, \
+                 CASE WHEN value % 11 = 0 THEN NULL ELSE value * 3 END AS v FROM generate_series(1, 6000)";
+    let build = "SELECT value % 15 * 101 AS k, CASE WHEN value % 4 = 0 THEN NULL ELSE value % 5 END AS g, \
+                 concat('t', value % 15) AS name FROM generate_series(1, 30)";
+    tables(&ctx, directory, &[("probe", probe, 4), ("build", build, 2)]).await;
+    ctx
+}
+
+fn all_text(plan: &DistributedPlan) -> String {
+    plan.stages.iter().map(|stage| displayable(&stage.plan)).chain([displayable(&plan.root)]).collect()
+}
+
+#[tokio::test]
+async fn build_rows_of_a_broadcast_side_are_those_of_one_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let ctx = context_with_probe(directory.path()).await;
+    for (workers, partitions_per_task) in [(3, 2), (2, 1), (1, 3)] {
+        let options =
+            ScatterOptimizer { workers, partitions_per_task, broadcast_bytes_max: 1 << 20, bytes_per_task: 0 };
+        for (keeps, sql) in BUILD_ROWS {
+            let text = all_text(&cut(&ctx, &options, sql).await);
+            for keep in *keeps {
+                assert!(text.contains(&format!("MergeCopiesExec: keep={keep}")), "{sql}\n{text}");
+            }
+            assert!(text.contains(&format!("tasks={workers}")), "{sql}\n{text}");
+            check(&ctx, &options, sql).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn build_rows_are_shuffled_where_copies_do_not_pay() {
+    let directory = tempfile::tempdir().unwrap();
+    let ctx = context_with_probe(directory.path()).await;
+    for (_, sql) in BUILD_ROWS {
+        let text = all_text(&cut(&ctx, &options(0), sql).await);
+        assert!(!text.contains("MergeCopiesExec"), "{sql}\n{text}");
+    }
+    // As large as the probe side, an outer join, and a NOT IN that NULLs decide on.
+    for sql in [
+        "SELECT k FROM probe a WHERE EXISTS (SELECT 1 FROM probe p WHERE p.v = a.k)",
+        "SELECT b.k, p.k FROM build b LEFT JOIN probe p ON p.g = b.g",
+        "SELECT b.k, p.k FROM build b FULL JOIN probe p ON p.v = b.k",
+        "SELECT k FROM build WHERE g NOT IN (SELECT v FROM probe)",
+    ] {
+        let text = all_text(&cut(&ctx, &options(1 << 20), sql).await);
+        assert!(!text.contains("MergeCopiesExec"), "{sql}\n{text}");
+        check(&ctx, &options(1 << 20), sql).await;
+    }
 }

@@ -1,4 +1,4 @@
-//! Files as a table: Parquet, CSV or JSON at one or more locations, listed anew by every query.
+//! Files as a table: Parquet, CSV or JSON at one or more locations, listed anew by every query, once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -23,7 +23,7 @@ use datafusion::datasource::table_schema::TableSchemaBuilder;
 use datafusion::error::Result;
 use datafusion::execution::cache::cache_manager::{CachedFileMetadata, SchemaFingerprint, TableScopedPath};
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableScan, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -32,6 +32,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, FileKind, FoundFile};
+use super::listings::{ListingKey, Listings};
 use super::roots::Roots;
 use super::{TableError, to_datafusion};
 
@@ -355,7 +356,7 @@ impl FilesTable {
         &self.def
     }
 
-    async fn list(&self) -> std::result::Result<Vec<FoundFile>, TableError> {
+    async fn list(&self, listings: &Listings) -> std::result::Result<Arc<Vec<FoundFile>>, TableError> {
         let (roots, locations, format) = (Arc::clone(&self.roots), self.def.locations.clone(), self.def.format);
         let list = move || {
             let mut all = vec![];
@@ -366,7 +367,31 @@ impl FilesTable {
             all.dedup_by(|a, b| a.path == b.path);
             Ok(all)
         };
-        blocking(&self.def.locations.join(", "), list).await
+        let key = ListingKey { locations: self.def.locations.clone(), format };
+        let shown = self.def.locations.join(", ");
+        listings.files(key, blocking(&shown, list)).await
+    }
+
+    /// Bytes that a scan of the table reads for sure, before it is planned; counted until there are `enough`. What it
+    /// looks at is not looked at again by the same query.
+    ///
+    /// A filter on folders or a limit may leave nothing of a large table, so that then nothing is sure. Nor are files
+    /// that cannot be read: the scan itself says so better.
+    pub async fn bytes_for_sure(&self, session: &dyn Session, scan: &TableScan, enough: u64) -> u64 {
+        let is_cut = scan.fetch.is_some() || scan.filters.iter().any(|it| self.is_on_partitions(it));
+        let listings = Listings::of(session);
+        let (false, Ok(store), Ok(found)) = (is_cut, store(session), self.list(&listings).await) else { return 0 };
+        let concurrency = session.config_options().execution.meta_fetch_concurrency.get();
+        // Collected first: a stream that made them would need one lifetime for all.
+        let metas: Vec<_> = found.iter().map(|file| listings.meta(&file.path, head(store.as_ref(), file))).collect();
+        let mut metas = futures::stream::iter(metas).buffered(concurrency);
+        let mut bytes = 0;
+        while bytes < enough
+            && let Some(Ok(meta)) = metas.next().await
+        {
+            bytes += meta.size;
+        }
+        bytes
     }
 
     /// The values of the partition columns, in the table's order.
@@ -416,15 +441,16 @@ impl FilesTable {
         session: &dyn Session,
         store: &Arc<dyn ObjectStore>,
         reader: &dyn FileFormat,
-        file: FoundFile,
+        listings: &Listings,
+        file: &FoundFile,
         filters: &[Expr],
     ) -> Result<Option<PartitionedFile>> {
-        let meta = head(store.as_ref(), &file).await?;
+        let meta = listings.meta(&file.path, head(store.as_ref(), file)).await?;
         if meta.size == 0 && self.def.format != FileKind::Parquet {
             return Ok(None);
         }
         let mut opened = PartitionedFile::from(meta.clone());
-        opened.partition_values = self.partition_values(&file)?;
+        opened.partition_values = self.partition_values(file)?;
         opened.table_reference = Some(self.reference.clone());
         // A NULL makes no filter true, but DataFusion's check does not look whether its answer is NULL.
         let has_null = opened.partition_values.iter().any(ScalarValue::is_null);
@@ -437,7 +463,7 @@ impl FilesTable {
         let statistics = match session.config().collect_statistics() {
             true => match self.statistics(session, store, reader, &meta).await {
                 Ok(statistics) => statistics,
-                Err(error) => return Err(unreadable(&file, error).into()),
+                Err(error) => return Err(unreadable(file, error).into()),
             },
             false => Arc::new(Statistics::new_unknown(&self.file_schema)),
         };
@@ -520,11 +546,12 @@ impl TableProvider for FilesTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let reader = reader(session, self.def.format, &self.def.options).map_err(|error| to_datafusion(&error))?;
         let store = store(session)?;
-        let found = self.list().await?;
+        let listings = Listings::of(session);
+        let found = self.list(&listings).await?;
         let on_partitions: Vec<Expr> = filters.iter().filter(|it| self.is_on_partitions(it)).cloned().collect();
         let concurrency = session.config_options().execution.meta_fetch_concurrency.get();
-        let mut opened = futures::stream::iter(found)
-            .map(|file| self.open(session, &store, reader.as_ref(), file, &on_partitions))
+        let mut opened = futures::stream::iter(found.iter())
+            .map(|file| self.open(session, &store, reader.as_ref(), &listings, file, &on_partitions))
             .boxed()
             .buffered(concurrency);
         let (mut files, mut rows, mut cut) = (vec![], Precision::Exact(0), false);
@@ -581,7 +608,10 @@ mod tests {
 
     use arrow::array::{AsArray, Int64Array, RecordBatch};
     use arrow::datatypes::Int64Type;
+    use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+    use datafusion::datasource::source_as_provider;
     use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+    use datafusion::logical_expr::LogicalPlan;
     use datafusion::parquet::arrow::ArrowWriter;
     use datafusion::prelude::{SessionConfig, SessionContext};
 
@@ -646,6 +676,62 @@ mod tests {
         assert!(error.contains("t/2.parquet"), "{error}");
         fs::write(root.join("t/2.parquet"), "").unwrap();
         assert!(numbers(&session, "select a from t").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_query_keeps_to_what_it_saw() {
+        let (folder, roots) = sandbox();
+        let root = folder.path().join("root");
+        write_parquet(&root.join("t/1.parquet"), &[1, 2]);
+        let session = session();
+        let table = table(&session, &roots, "t").await.unwrap();
+        let mut query = session.state();
+        query.config_mut().set_extension(Arc::new(Listings::default()));
+        let files = async |state: &datafusion::execution::SessionState| {
+            let scan = table.scan(state, None, &[], None).await.unwrap();
+            let (_, config) = sheaf_planners::leaf::file_scan(&scan).unwrap();
+            let sizes = config.file_groups.iter().flat_map(|group| group.iter()).map(|it| it.object_meta.size);
+            sizes.collect::<Vec<u64>>()
+        };
+        let before = files(&query).await;
+        assert_eq!(before.len(), 1);
+        write_parquet(&root.join("t/1.parquet"), &(0..1000).collect::<Vec<_>>());
+        write_parquet(&root.join("t/2.parquet"), &[3]);
+        assert_eq!(files(&query).await, before);
+        assert_eq!(files(&session.state()).await.len(), 2, "the next query sees it");
+    }
+
+    #[tokio::test]
+    async fn what_a_scan_surely_reads_is_known_before_it_is_planned() {
+        let (folder, roots) = sandbox();
+        let root = folder.path().join("root");
+        write_parquet(&root.join("t/k=1/1.parquet"), &[1, 2]);
+        write_parquet(&root.join("t/k=2/1.parquet"), &[3]);
+        let bytes = ["t/k=1/1.parquet", "t/k=2/1.parquet"].map(|it| fs::metadata(root.join(it)).unwrap().len());
+        let session = session();
+        session.register_table("t", Arc::new(table(&session, &roots, "t").await.unwrap())).unwrap();
+        for (sql, enough, expected) in [
+            ("select a from t", u64::MAX, bytes[0] + bytes[1]),
+            ("select a from t", 1, bytes[0]),
+            ("select a from t where a > 1", u64::MAX, bytes[0] + bytes[1]),
+            // Of these, only a part of the files may be read.
+            ("select a from t where k = '1'", u64::MAX, 0),
+            ("select a from t limit 1", u64::MAX, 0),
+        ] {
+            let state = session.state();
+            let plan = state.optimize(&state.create_logical_plan(sql).await.unwrap()).unwrap();
+            let mut scans = vec![];
+            plan.apply(|node| {
+                if let LogicalPlan::TableScan(scan) = node {
+                    scans.push(scan.clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+            .unwrap();
+            let provider = source_as_provider(&scans[0].source).unwrap();
+            let table = provider.downcast_ref::<FilesTable>().unwrap();
+            assert_eq!(table.bytes_for_sure(&state, &scans[0], enough).await, expected, "{sql}, {enough}");
+        }
     }
 
     #[tokio::test]

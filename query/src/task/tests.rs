@@ -25,6 +25,7 @@ use sheaf_flight::messages::{StageInput, StageSubmit, TaskAddress, TaskSpec, Wor
 use sheaf_flight::service::NoActions;
 use sheaf_flight::{FetchOptions, NodeService, PooledChannels, SubmitRequest, TaskEvent, WorkerOptions, WorkerState};
 use sheaf_planners::boundary::NetworkBoundaryExec;
+use sheaf_planners::merge_copies::MergeCopiesExec;
 use sheaf_planners::reschedule::{Worker, place};
 use sheaf_planners::scatter::physical_rules;
 use sheaf_planners::{DistributedPlan, ScatterOptimizer, StagePlan, splits};
@@ -316,6 +317,9 @@ const QUERIES: &[&str] = &[
     "SELECT b.k, s.g FROM big b FULL JOIN small s ON b.k = s.k + 7",
     "SELECT a.g, count(*) FROM big a JOIN big b ON a.k = b.k JOIN small s ON s.k = a.k GROUP BY a.g",
     "SELECT k FROM big WHERE g NOT IN (SELECT g FROM small WHERE g IS NOT NULL)",
+    "SELECT k FROM small m WHERE EXISTS (SELECT 1 FROM big b WHERE b.g = m.g AND b.k <> m.k AND b.v < m.k)",
+    "SELECT k, g FROM small m WHERE NOT EXISTS (SELECT 1 FROM big b WHERE b.v = m.k)",
+    "SELECT k FROM small m WHERE g IS NULL OR EXISTS (SELECT 1 FROM big b WHERE b.v = m.k)",
     "SELECT k, row_number() OVER (PARTITION BY g ORDER BY k) FROM big",
     "SELECT k FROM big UNION ALL SELECT k FROM small",
     "SELECT g FROM big UNION SELECT g FROM small",
@@ -334,6 +338,19 @@ async fn rows_are_those_of_one_process() {
             cluster.check(sequence, sql, broadcast_bytes_max).await;
         }
     }
+}
+
+/// The queries of the list above that need the tasks' own numbers do use them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_build_sides_are_numbered_and_merged() {
+    let cluster = Cluster::start().await;
+    let mut n_merges = 0;
+    for sql in QUERIES {
+        let (plan, _) = cluster.plan(sql, 1 << 30).await;
+        n_merges +=
+            plan.stages.iter().filter(|stage| stage.plan.exists(|it| Ok(it.is::<MergeCopiesExec>())).unwrap()).count();
+    }
+    assert!(n_merges >= 3, "{n_merges}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -147,7 +147,8 @@ pub trait Classify {
     fn code(&self) -> ErrorCode;
 
     /// Whether the same work may succeed elsewhere or later: a lost worker, I/O, refused memory, a caught panic.
-    /// The user's own errors never are.
+    /// The user's own errors never are, and most kinds are theirs or the operator's: so whoever adds one that passes has
+    /// to say so.
     fn is_retryable(&self) -> bool {
         false
     }

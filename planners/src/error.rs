@@ -82,7 +82,7 @@ pub fn to_wire(error: &DataFusionError) -> WireError {
 
 /// [`to_wire`] for an error of any type.
 pub fn wire_of(error: &(dyn Error + 'static)) -> WireError {
-    let mut innermost = None;
+    let mut innermost: Option<WireError> = None;
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(wire) = error.downcast_ref::<WireError>() {
@@ -94,8 +94,13 @@ pub fn wire_of(error: &(dyn Error + 'static)) -> WireError {
         }
         // The last error of the chain that we know says most: what it stands in only names the place. But an I/O error
         // does not even do that, while the store's or the reader's error around it names the file.
-        if innermost.is_none() || !error.is::<std::io::Error>() {
-            innermost = classify(error).or(innermost);
+        match error.downcast_ref::<std::io::Error>().zip(innermost.as_mut()) {
+            // What it does say is whether the same read may succeed later, or on another node.
+            Some((io, named)) if named.code == ErrorCode::FileUnreadable => {
+                named.retryable = classify_io(io).retryable;
+            }
+            Some(_) => {}
+            None => innermost = classify(error).or(innermost),
         }
         next = source_of(error);
     }
@@ -389,6 +394,97 @@ mod tests {
         let wrapped = ArrowError::ExternalError(Box::new(shared));
         let wrapped = DataFusionError::ArrowError(Box::new(wrapped), None);
         check(wrapped, ErrorCode::MemoryRefused, true, "too much");
+    }
+
+    /// Whether an error of this code can be one that passes. Every code has to choose.
+    fn may_pass(code: ErrorCode) -> bool {
+        use ErrorCode::*;
+        match code {
+            // Somebody else's state, or this node's: another attempt meets another.
+            Busy | DiskFull | FileUnreadable | Internal | MemoryRefused | NoWorker | SpillFailed | Timeout
+            | WorkerLost => true,
+            // What the statement says, or what it says about the data: the same everywhere and at any time.
+            AccessDenied | ColumnAmbiguous | ColumnNotFound | DatabaseExists | DatabaseNotFound | DivisionByZero
+            | DropDatabaseNotFound | DropTableNotFound | FunctionNotFound | InvalidArgument | InvalidGroupBy
+            | NoDatabaseSelected | OutOfRange | PlanTooLarge | ReadOnlyVariable | SubqueryRows | Syntax
+            | TableExists | TableNotFound | TypeMismatch | UnknownCommand | UnknownConnection | UnknownVariable
+            | Unsupported | ValueCount | WrongVariableValue => false,
+            // Somebody wanted it so.
+            Cancelled => false,
+        }
+    }
+
+    #[test]
+    fn what_passes_is_tried_again_and_what_is_the_users_is_not() {
+        let arrow = |error| DataFusionError::ArrowError(Box::new(error), None);
+        let parquet = |error| DataFusionError::ParquetError(Box::new(error));
+        let store = |error| DataFusionError::ObjectStore(Box::new(error));
+        let io = |kind| std::io::Error::new(kind, "io");
+        let timed_out = || Box::new(io(std::io::ErrorKind::TimedOut));
+        let cases = [
+            // Disks, networks and stores.
+            (DataFusionError::IoError(io(std::io::ErrorKind::TimedOut)), ErrorCode::FileUnreadable, true),
+            (DataFusionError::IoError(io(std::io::ErrorKind::StorageFull)), ErrorCode::FileUnreadable, true),
+            (arrow(ArrowError::IoError("io".into(), io(std::io::ErrorKind::Other))), ErrorCode::FileUnreadable, true),
+            (parquet(ParquetError::External(timed_out())), ErrorCode::FileUnreadable, true),
+            (store(object_store::Error::Generic { store: "s3", source: timed_out() }), ErrorCode::FileUnreadable, true),
+            // The store answered.
+            (DataFusionError::IoError(io(std::io::ErrorKind::NotFound)), ErrorCode::FileUnreadable, false),
+            (DataFusionError::IoError(io(std::io::ErrorKind::PermissionDenied)), ErrorCode::FileUnreadable, false),
+            (
+                store(object_store::Error::NotFound {
+                    path: "a".into(),
+                    source: Box::new(io(std::io::ErrorKind::NotFound)),
+                }),
+                ErrorCode::FileUnreadable,
+                false,
+            ),
+            (parquet(ParquetError::General("corrupt".into())), ErrorCode::FileUnreadable, false),
+            (
+                DataFusionError::External(Box::new(WireError::new(ErrorCode::FileUnreadable, "file changed"))),
+                ErrorCode::FileUnreadable,
+                false,
+            ),
+            // Memory.
+            (DataFusionError::ResourcesExhausted("memory".into()), ErrorCode::MemoryRefused, true),
+            (arrow(ArrowError::MemoryError("memory".into())), ErrorCode::MemoryRefused, true),
+            // A bug that shows without a panic shows again.
+            (DataFusionError::Internal("bug".into()), ErrorCode::Internal, false),
+            // The user's.
+            (arrow(ArrowError::DivideByZero), ErrorCode::DivisionByZero, false),
+            (arrow(ArrowError::ArithmeticOverflow("1".into())), ErrorCode::OutOfRange, false),
+            (arrow(ArrowError::CastError("x".into())), ErrorCode::TypeMismatch, false),
+            (arrow(ArrowError::ParseError("x".into())), ErrorCode::TypeMismatch, false),
+            (DataFusionError::Execution("Cannot cast string 'x'".into()), ErrorCode::TypeMismatch, false),
+            (
+                DataFusionError::Execution("Scalar subquery returned more than one row".into()),
+                ErrorCode::SubqueryRows,
+                false,
+            ),
+            (DataFusionError::NotImplemented("x".into()), ErrorCode::Unsupported, false),
+            (plan("table 't' not found"), ErrorCode::TableNotFound, false),
+        ];
+        for (error, code, retryable) in cases {
+            let wire = to_wire(&error);
+            assert_eq!((wire.code, wire.retryable), (code, retryable), "{error:?}");
+            assert!(!wire.retryable || may_pass(code), "{error:?}");
+            // On its way through a consumer it stays what it is.
+            let passed_on = to_wire(&DataFusionError::External(Box::new(wire.clone())).context("reading"));
+            assert_eq!(passed_on, wire);
+        }
+        let n_passing = ErrorCode::ALL.iter().filter(|code| may_pass(**code)).count();
+        assert_eq!(n_passing, 9, "a code was moved: the table above has to show it");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_tried_again_and_a_cancel_is_not() {
+        let panic = tokio::spawn(async { panic!("on purpose") }).await.unwrap_err();
+        let wire = to_wire(&DataFusionError::ExecutionJoin(Box::new(panic)));
+        assert_eq!((wire.code, wire.retryable), (ErrorCode::Internal, true));
+        let task = tokio::spawn(std::future::pending::<()>());
+        task.abort();
+        let wire = to_wire(&DataFusionError::ExecutionJoin(Box::new(task.await.unwrap_err())));
+        assert_eq!((wire.code, wire.retryable), (ErrorCode::Cancelled, false));
     }
 
     #[test]

@@ -304,7 +304,10 @@ pub async fn verify_files(
             }
             seen = &file.path;
             let meta = store.head(&object_path(&file.path)).await.map_err(|error| {
-                WireError::new(ErrorCode::FileUnreadable, format!("file '/{}': {error}", file.path))
+                // A store that gave no answer may give one later.
+                let retryable = crate::error::wire_of(&error).retryable;
+                let message = format!("file '/{}': {error}", file.path);
+                WireError { retryable, ..WireError::new(ErrorCode::FileUnreadable, message) }
             })?;
             if meta.size != file.size || meta.last_modified.timestamp_millis() != file.modified_ms {
                 let text = format!("file changed while the query ran: '/{}'", file.path);

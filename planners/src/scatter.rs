@@ -11,6 +11,8 @@
 //! at least two partitions ([`LeafSlotExec`]), and `restore_limit` and `keep_order` look at what
 //! the original node had.
 
+mod determinacy;
+
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
@@ -508,8 +510,18 @@ impl Scatter<'_> {
         let stage = StageId(self.stages.len() as u32 + 1);
         let leaves = leaves.into_iter().map(|(leaf, _)| leaf).collect();
         let partitions_per_task = self.options.partitions_per_task();
-        let plan = StagePlan { stage, plan, output, leaves, inputs, task_count, partitions_per_task, readers: 1 };
-        self.stages.push(plan);
+        let is_determinate = determinacy::is_determinate(&plan, &output, &self.stages)?;
+        self.stages.push(StagePlan {
+            stage,
+            plan,
+            output,
+            leaves,
+            inputs,
+            task_count,
+            partitions_per_task,
+            readers: 1,
+            is_determinate,
+        });
         Ok((stage, task_count))
     }
 

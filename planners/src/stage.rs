@@ -146,6 +146,8 @@ pub struct StagePlan {
     pub partitions_per_task: usize,
     /// Readers of each output partition: the consumer's tasks for a broadcast, else 1.
     pub readers: usize,
+    /// Whether every attempt at a task puts the same rows, in any order, into each of its output partitions.
+    pub is_determinate: bool,
 }
 
 /// An uncorrelated scalar subquery: a plan of its own, run before the plan that uses its value.

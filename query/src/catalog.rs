@@ -89,6 +89,13 @@ impl Classify for CatalogError {
             Self::File { .. } | Self::Damaged { .. } | Self::NewerVersion { .. } => ErrorCode::FileUnreadable,
         }
     }
+
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Table(error) => error.is_retryable(),
+            _ => false,
+        }
+    }
 }
 
 type Result<T> = std::result::Result<T, CatalogError>;

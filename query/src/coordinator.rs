@@ -5,6 +5,7 @@
 //! and returns the root's rows.
 
 mod launch;
+pub mod machine;
 mod run;
 mod stats;
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use datafusion::error::DataFusionError;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use sheaf_common::{Classify, ErrorCode, WireError};
+use sheaf_planners::error::wire_of;
 
 pub use roots::Roots;
 
@@ -62,6 +63,17 @@ impl Classify for TableError {
             Self::FileNotFound { .. } | Self::NoFiles { .. } | Self::Unreadable { .. } => ErrorCode::FileUnreadable,
             Self::Unsupported { .. } => ErrorCode::Unsupported,
             Self::Invalid { .. } => ErrorCode::InvalidArgument,
+        }
+    }
+
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unreadable { source, .. } => wire_of(source.as_ref()).retryable,
+            Self::AccessDenied { .. }
+            | Self::FileNotFound { .. }
+            | Self::NoFiles { .. }
+            | Self::Unsupported { .. }
+            | Self::Invalid { .. } => false,
         }
     }
 }

@@ -90,6 +90,7 @@ async fn distributed() -> DistributedPlan {
             task_count: 3,
             partitions_per_task: 1,
             readers: 1,
+            is_determinate: true,
         });
         let boundary: Arc<dyn ExecutionPlan> = Arc::new(boundary);
         let above = if hash.is_some() { boundary } else { replace_children_if_necessary(node, vec![boundary])? };

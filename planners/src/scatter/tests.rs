@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::ScalarValue;
 use datafusion::dataframe::DataFrameWriteOptions;
@@ -412,4 +413,79 @@ async fn build_rows_are_shuffled_where_copies_do_not_pay() {
         assert!(!text.contains("MergeCopiesExec"), "{sql}\n{text}");
         check(&ctx, &options(1 << 20), sql).await;
     }
+}
+
+#[tokio::test]
+async fn stages_whose_attempts_may_differ_are_indeterminate() {
+    let directory = tempfile::tempdir().unwrap();
+    let ctx = context(directory.path()).await;
+    for (sql, is_determinate) in [
+        ("SELECT k, v + 1 FROM big WHERE g = 3", true),
+        ("SELECT g, count(*), sum(v), max(v), count(DISTINCT s), median(v) FROM big GROUP BY g", true),
+        ("SELECT g, avg(CAST(v AS DECIMAL(18, 2))) FROM big GROUP BY g", true),
+        ("SELECT b.k, s.name FROM big b FULL JOIN small s ON b.k = s.k", true),
+        ("SELECT b.k, s.name FROM big b JOIN small s ON b.k = s.k", true),
+        ("SELECT k FROM big WHERE g NOT IN (SELECT g FROM small)", true),
+        ("SELECT g FROM big UNION SELECT g FROM small", true),
+        ("SELECT k, v FROM big ORDER BY k", true),
+        // Volatile functions, wherever they stand.
+        ("SELECT k, random() FROM big", false),
+        ("SELECT k, uuid() FROM big", false),
+        ("SELECT k FROM big WHERE random() < 0.5", false),
+        // The first rows of no order, of an order with ties, of one without.
+        ("SELECT count(*) FROM (SELECT * FROM big LIMIT 10)", false),
+        ("SELECT count(*) FROM (SELECT * FROM big WHERE v > 3 LIMIT 10 OFFSET 3)", false),
+        ("SELECT k, g FROM big ORDER BY g LIMIT 7", false),
+        ("SELECT k, g FROM big ORDER BY g, k LIMIT 7", true),
+        // Windows that tell rows with equal keys apart, and windows that do not.
+        ("SELECT k, row_number() OVER (PARTITION BY g ORDER BY s) FROM big", false),
+        ("SELECT k, ntile(3) OVER (PARTITION BY g ORDER BY s) FROM big", false),
+        ("SELECT k, lag(k) OVER (PARTITION BY g ORDER BY s) FROM big", false),
+        ("SELECT k, first_value(k) OVER (PARTITION BY g ORDER BY s) FROM big", false),
+        ("SELECT k, sum(v) OVER (PARTITION BY g ORDER BY s ROWS 2 PRECEDING) FROM big", false),
+        ("SELECT k, sum(v) OVER (PARTITION BY g ORDER BY s) FROM big", true),
+        ("SELECT k, rank() OVER (PARTITION BY g ORDER BY s) FROM big", true),
+        ("SELECT g, s, row_number() OVER (PARTITION BY g ORDER BY s) FROM (SELECT g, s FROM big)", true),
+        // Aggregates that look at the order of their input.
+        ("SELECT g, array_agg(k) FROM big GROUP BY g", false),
+        ("SELECT g, first_value(k) FROM big GROUP BY g", false),
+        ("SELECT g, last_value(k ORDER BY s) FROM big GROUP BY g", false),
+        ("SELECT g, string_agg(s, ',') FROM big GROUP BY g", false),
+        ("SELECT g, approx_median(v) FROM big GROUP BY g", false),
+        // Sums of floats, whose last bits a filter or an exchange may decide by.
+        ("SELECT g, sum(CAST(v AS DOUBLE)) FROM big GROUP BY g", false),
+        ("SELECT g, avg(v) FROM big GROUP BY g", false),
+        ("SELECT g, stddev(v) FROM big GROUP BY g", false),
+        ("SELECT k, avg(v) OVER (PARTITION BY g) FROM big", false),
+        ("SELECT a, count(*) FROM (SELECT g, avg(v) AS a FROM big GROUP BY g) GROUP BY a", false),
+        // All of this further up.
+        ("SELECT g, count(*) FROM (SELECT g, random() AS r FROM big) WHERE r < 2 GROUP BY g", false),
+        ("SELECT n, count(*) FROM (SELECT g, array_agg(k)[1] AS n FROM big GROUP BY g) GROUP BY n", false),
+    ] {
+        let plan = cut(&ctx, &options(0), sql).await;
+        let shown = |it: &StagePlan| format!("stage {} {}\n{}", it.stage, it.is_determinate, displayable(&it.plan));
+        let stages: String = plan.stages.iter().map(shown).collect();
+        assert_eq!(plan.stages.iter().all(|it| it.is_determinate), is_determinate, "{sql}\n{stages}");
+        // What reads from an indeterminate stage is indeterminate, up to the root.
+        for stage in &plan.stages {
+            let reads_other = stage.inputs.iter().any(|it| !plan.stage(*it).unwrap().is_determinate);
+            assert!(!(reads_other && stage.is_determinate), "{sql}\n{stages}");
+        }
+        assert!(plan.is_distributed(), "{sql}");
+    }
+}
+
+#[test]
+fn round_robins_and_row_numbers_are_indeterminate() {
+    use datafusion::physical_expr::Partitioning;
+    let scan: PlanRef = Arc::new(datafusion::physical_plan::empty::EmptyExec::new(Arc::new(Schema::empty())));
+    let repartition =
+        |partitioning| -> PlanRef { Arc::new(RepartitionExec::try_new(Arc::clone(&scan), partitioning).unwrap()) };
+    let is_determinate = |plan: &PlanRef| determinacy::is_determinate(plan, &StageOutput::Gather, &[]).unwrap();
+    assert!(is_determinate(&scan));
+    assert!(is_determinate(&repartition(Partitioning::Hash(vec![], 3))));
+    assert!(!is_determinate(&repartition(Partitioning::RoundRobinBatch(3))));
+    // A broadcast build side is numbered anew by each attempt.
+    let numbered: PlanRef = Arc::new(crate::row_id::RowIdExec::try_new(Arc::clone(&scan)).unwrap());
+    assert!(!is_determinate(&numbered));
 }

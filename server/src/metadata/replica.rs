@@ -238,7 +238,7 @@ impl Replica {
     }
 
     /// Whether the group has decided to go on without this replica. It may be stopped for good once another voter has
-    /// applied that, as one has that answers the command: until then its vote can be what the others need to hear of it.
+    /// applied that, as one has that answers the command: until then its vote can be what the others need to learn it.
     pub fn is_removed(&self) -> bool {
         // A joining copy knows no members yet.
         let members = &self.raw.store().conf_state;
@@ -365,7 +365,7 @@ impl Replica {
     /// A message of another replica came.
     ///
     /// What cannot be is dropped, as the network might have done.
-    pub fn step(&mut self, message: Message) {
+    pub fn step(&mut self, mut message: Message) {
         let (from, kind) = (message.from, message.get_msg_type());
         if message.to != self.identity.replica || from == 0 || from == self.identity.replica {
             tracing::warn!(from, to = message.to, "dropped a message that is not for this replica");
@@ -393,6 +393,18 @@ impl Replica {
                         return;
                     }
                 }
+            }
+        }
+        if kind == MessageType::MsgReadIndex {
+            let [question] = &mut **message.mut_entries() else {
+                tracing::warn!(from, "dropped a question that is none");
+                return;
+            };
+            if self.is_leader() {
+                // The network may bring it twice. Under one name, a confirmation of the first would count for the
+                // second, and for all that was asked in between.
+                self.sequence += 1;
+                question.data = [&question.data[..], &self.sequence.to_be_bytes()].concat().into();
             }
         }
         self.heard.insert(from, self.now);
@@ -518,16 +530,22 @@ impl Replica {
             }
         }
         self.sequence += 1;
-        let parts = [self.identity.replica, self.options.client, self.sequence];
+        let question = [self.asker().as_slice(), &self.sequence.to_be_bytes()].concat();
         self.questions.insert(self.sequence, tokens);
-        self.raw.read_index(parts.into_iter().flat_map(u64::to_be_bytes).collect());
+        self.raw.read_index(question);
+    }
+
+    /// How all questions of this start of this replica begin.
+    fn asker(&self) -> Vec<u8> {
+        [self.identity.replica, self.options.client].into_iter().flat_map(u64::to_be_bytes).collect()
     }
 
     fn answer_reads(&mut self, states: Vec<ReadState>) {
+        let asker = self.asker();
         for state in states {
-            let Some(question) = state.request_ctx.last_chunk().map(|bytes| u64::from_be_bytes(*bytes)) else {
-                continue;
-            };
+            // One from before a restart has a number of now, and is out of date. A leader puts something at the end.
+            let number = state.request_ctx.strip_prefix(asker.as_slice()).and_then(|rest| rest.first_chunk());
+            let Some(question) = number.map(|bytes| u64::from_be_bytes(*bytes)) else { continue };
             for token in self.questions.remove(&question).unwrap_or_default() {
                 if let Some(read) = self.reads.get_mut(&token) {
                     read.index.get_or_insert(state.index);

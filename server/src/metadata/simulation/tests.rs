@@ -1,5 +1,7 @@
 //! The schedules that are run.
 
+use raft::eraftpb::MessageType;
+
 use super::*;
 use crate::metadata::disk::{Disk, DiskBatch};
 use crate::metadata::state::State;
@@ -144,11 +146,82 @@ fn a_replica_that_was_away_for_long_catches_up_by_snapshot() {
     world.history.check();
 }
 
+fn of_type(kind: MessageType, mut message: Message) -> Message {
+    message.set_msg_type(kind);
+    message
+}
+
+/// A group of three at rest, which 1 leads.
+fn led_by_one() -> World {
+    let mut worlds = (0..100).map(|seed| {
+        let mut world = World::new(seed, &[1, 2, 3]);
+        world.settle();
+        world
+    });
+    worlds.find(|world| world.leader() == Some(1)).expect("one of a hundred elects it")
+}
+
+fn advance(replica: &mut Replica) -> (Vec<Message>, Vec<Done>) {
+    let mut sent = vec![];
+    let done = replica.advance(&mut |message| sent.push(message)).unwrap();
+    (sent, done)
+}
+
+#[test]
+fn an_answer_to_an_earlier_start_is_not_one_to_this() {
+    let mut world = led_by_one();
+    let term = status(&world, 2).term;
+    let two = world.replica(2).unwrap();
+    two.read(TIMEOUT_TICKS);
+    let (sent, _) = advance(two);
+    let question = sent.into_iter().find(|it| it.get_msg_type() == MessageType::MsgReadIndex).unwrap();
+    let answer = Message { from: 1, to: 2, term, index: 1, ..question };
+    let answer = of_type(MessageType::MsgReadIndexResp, answer);
+    let mut stale = answer.clone();
+    let mut data = stale.entries[0].data.to_vec();
+    data[15] ^= 1;
+    stale.mut_entries().first_mut().unwrap().data = data.into();
+    two.step(stale);
+    assert!(advance(two).1.is_empty(), "another client asked that");
+    two.step(answer);
+    assert!(matches!(advance(two).1[..], [Done::Read { result: Ok(()), .. }]));
+}
+
+#[test]
+fn a_question_that_comes_twice_must_be_confirmed_twice() {
+    let mut world = led_by_one();
+    let term = status(&world, 1).term;
+    let one = world.replica(1).unwrap();
+    let entry = raft::eraftpb::Entry { data: vec![7; 24].into(), ..Default::default() };
+    let question = Message { from: 2, to: 1, entries: vec![entry].into(), ..Message::default() };
+    let question = of_type(MessageType::MsgReadIndex, question);
+    one.step(question.clone());
+    let (sent, _) = advance(one);
+    let asked = sent.into_iter().find(|it| it.get_msg_type() == MessageType::MsgHeartbeat).unwrap();
+    let confirm = |from| {
+        let context = asked.context.clone();
+        of_type(MessageType::MsgHeartbeatResponse, Message { from, to: 1, term, context, ..Message::default() })
+    };
+    one.step(confirm(2));
+    let (sent, _) = advance(one);
+    assert!(sent.iter().any(|it| it.get_msg_type() == MessageType::MsgReadIndexResp), "it was answered: {sent:?}");
+    one.read(TIMEOUT_TICKS);
+    advance(one);
+    one.step(question.clone());
+    advance(one);
+    // Late, from before the read. Since then there may be another leader.
+    one.step(confirm(3));
+    assert!(advance(one).1.is_empty(), "nobody has confirmed that this one still leads");
+    // Without a question there is nothing to be read.
+    one.step(Message { entries: vec![].into(), ..question });
+    advance(one);
+}
+
 #[test]
 fn a_damaged_snapshot_is_dropped() {
     let mut world = World::new(1, &[1, 2]);
     let mut message = Message { from: 2, to: 1, term: 9, ..Message::default() };
-    message.set_msg_type(raft::eraftpb::MessageType::MsgSnapshot);
+    message.set_msg_type(MessageType::MsgSnapshot);
     message.mut_snapshot().mut_metadata().index = 50;
     message.mut_snapshot().data = b"nonsense".to_vec().into();
     let before = world.replica(1).unwrap().status();

@@ -67,6 +67,20 @@ struct Cluster {
 }
 
 impl Cluster {
+    /// One whose tasks put all of `batches` into their first partition.
+    async fn sending(batches: Vec<RecordBatch>) -> Self {
+        Self::start(None, move |exchange| {
+            let batches = batches.clone();
+            async move {
+                for batch in batches {
+                    exchange.push(0, batch).await?;
+                }
+                Ok(())
+            }
+        })
+        .await
+    }
+
     async fn start<F>(secret: Option<&str>, job: impl Fn(Arc<Exchange>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<(), WireError>> + Send + 'static,
@@ -185,16 +199,7 @@ async fn all_over(link: Link, mut rows: FetchStream) -> Result<Vec<RecordBatch>,
 /// Sends batches on every way to one reader, and to two that share the encoded form.
 async fn check(batches: Vec<RecordBatch>) {
     let sent = batches.clone();
-    let cluster = Cluster::start(None, move |exchange| {
-        let batches = batches.clone();
-        async move {
-            for batch in batches {
-                exchange.push(0, batch).await?;
-            }
-            Ok(())
-        }
-    })
-    .await;
+    let cluster = Cluster::sending(batches).await;
     let mut sequence = 0;
     for way in links::ways() {
         for readers in [1, 2] {

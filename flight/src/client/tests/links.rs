@@ -161,18 +161,8 @@ const SEEDS: u64 = 60;
 #[tokio::test]
 async fn batches_of_any_kind_survive_every_way() {
     for seed in 0..SEEDS {
-        let batches = batches(&mut StdRng::seed_from_u64(seed));
-        let sent = batches.clone();
-        let cluster = Cluster::start(None, move |exchange| {
-            let batches = batches.clone();
-            async move {
-                for batch in batches {
-                    exchange.push(0, batch).await?;
-                }
-                Ok(())
-            }
-        })
-        .await;
+        let sent = batches(&mut StdRng::seed_from_u64(seed));
+        let cluster = Cluster::sending(sent.clone()).await;
         for (sequence, way) in (1..).zip(ways()) {
             let events = cluster.submit(request(sequence, 1)).await.unwrap();
             let received = all_over(way.link, way.fetch(&cluster, sequence)).await;
@@ -190,17 +180,7 @@ async fn nulls_may_come_where_the_first_batch_had_none() {
         RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from(values))]).unwrap()
     };
     let sent = vec![column(vec![Some(1)], false), column(vec![None], true), column(vec![Some(2)], false)];
-    let batches = sent.clone();
-    let cluster = Cluster::start(None, move |exchange| {
-        let batches = batches.clone();
-        async move {
-            for batch in batches {
-                exchange.push(0, batch).await?;
-            }
-            Ok(())
-        }
-    })
-    .await;
+    let cluster = Cluster::sending(sent.clone()).await;
     for (sequence, way) in (1..).zip(ways().into_iter().filter(|way| way.direct)) {
         let _events = cluster.submit(request(sequence, 1)).await.unwrap();
         assert_eq!(all_over(way.link, way.fetch(&cluster, sequence)).await, Ok(sent.clone()), "{way:?}");

@@ -1,9 +1,11 @@
 //! `sheaf bench`: numbers that anyone can measure again.
 
 mod child;
+mod compare;
 mod cpu;
 mod datafusion_peer;
 mod exchange;
+mod load;
 mod peer;
 mod processes;
 mod report;
@@ -24,6 +26,14 @@ pub enum BenchCommand {
     /// the time on processors of all processes of a system, their ratios to the first system, memory, and the bytes that
     /// were exchanged between tasks. The exit status is 0 only if every answer was right.
     Tpch(tpch::TpchBenchArgs),
+    /// Ask a running server with many clients at once.
+    ///
+    /// Each client has a connection of its own and asks all statements again and again, each time in another order.
+    /// Prints how many were answered, how many a second, and within which times. The exit status is 0 only if none
+    /// failed.
+    Load(load::LoadArgs),
+    /// Compare two JSON files that sheaf bench tpch or sheaf bench load wrote.
+    Compare(compare::CompareArgs),
     /// DataFusion as a peer of `sheaf bench tpch`, which starts it: statements in, answers out.
     #[command(hide = true)]
     DatafusionPeer(datafusion_peer::DataFusionArgs),
@@ -40,6 +50,8 @@ pub enum BenchCommand {
 pub fn run(command: BenchCommand) -> Result<(), CliError> {
     match command {
         BenchCommand::Tpch(args) => tpch::run(args),
+        BenchCommand::Load(args) => load::run(args),
+        BenchCommand::Compare(args) => compare::run(&args),
         BenchCommand::DatafusionPeer(args) => datafusion_peer::run(args),
         BenchCommand::Exchange(args) => exchange::run(args),
         BenchCommand::ExchangeProducer(args) => exchange::run_producer(&args),

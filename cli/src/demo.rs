@@ -58,6 +58,7 @@ async fn demo(args: &DemoArgs, dir: &Path, stop: CancellationToken) -> Result<()
     let n_workers = usize::from(args.workers);
     let options = |name: &str, n_workers: usize, cores: usize| LocalClusterOptions {
         dir: dir.join(name),
+        n_coordinators: 1,
         n_workers,
         cores,
         // The coordinator, the workers, and the single process that they are compared with.
@@ -98,7 +99,7 @@ async fn demo(args: &DemoArgs, dir: &Path, stop: CancellationToken) -> Result<()
     single.stop().await;
     if args.keep && !stop.is_cancelled() && !matches!(asked, Err(CliError::LocalCluster(_))) {
         println!("\nthe cluster stays up, its tables are in database {DATABASE}, its logs in {}", dir.display());
-        println!("connect with: {}", mysql_command(cluster_port));
+        println!("connect with: {}", mysql_command(&[cluster_port]));
         println!("stop it with Ctrl-C");
         tokio::select! {
             error = cluster.first_end() => asked = asked.and(Err(error.into())),

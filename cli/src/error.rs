@@ -4,12 +4,15 @@ use std::io;
 use std::path::PathBuf;
 
 use datafusion::error::DataFusionError;
-use sheaf_common::config::ConfigError;
+use sheaf_common::config::{ConfigError, HostPort};
 use sheaf_common::telemetry::TelemetryError;
 use sheaf_query::tables::tpch_files::TpchFilesError;
 use sheaf_server::ServerError;
+use sheaf_server::metadata::MetadataError;
 
+use crate::client::LoginError;
 use crate::local_cluster::LocalClusterError;
+use crate::sql::SqlError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -17,6 +20,8 @@ pub enum CliError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Server(#[from] ServerError),
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
     #[error(transparent)]
     LocalCluster(#[from] LocalClusterError),
     #[error("cannot set up logs")]
@@ -81,6 +86,51 @@ pub enum CliError {
     },
     #[error("interrupted")]
     Interrupted,
+    #[error("a cluster runs in {dir:?} already; sheaf cluster down stops it")]
+    ClusterRuns { dir: PathBuf },
+    #[error("no cluster runs in {dir:?}; sheaf cluster up starts one, --data-dir names another folder")]
+    NoCluster { dir: PathBuf },
+    /// The log's own words stand in its tail.
+    #[error("the cluster did not come up, its log {log:?} ends with:\n{tail}")]
+    NotUp { log: PathBuf, tail: String },
+    #[error("the cluster of process {pid} did not stop within {patience_s} s")]
+    NotDown { pid: u32, patience_s: u64 },
+    #[error("not alive: {nodes}")]
+    NodesGone { nodes: String },
+    #[error("{node} still runs {tasks} tasks after {patience_s} s; it gets no more")]
+    StillBusy { node: String, tasks: String, patience_s: u64 },
+    #[error("{n_errors} of {n_all} statements failed")]
+    StatementsFailed { n_errors: usize, n_all: usize },
+    #[error("{path:?} is no result of sheaf bench: {why}")]
+    NoResult { path: PathBuf, why: String },
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    #[error("the node at {address} is not ready")]
+    Health {
+        address: HostPort,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    #[error("cannot read from the terminal")]
+    Terminal(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The user has been told what failed already.
+    #[error("failed")]
+    Told { code: u8 },
+}
+
+impl CliError {
+    /// The exit status of the process: 1, but for what scripts have to tell apart.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Sql(error) if error.is_lost() => 3,
+            Self::Told { code } => *code,
+            _ => 1,
+        }
+    }
 }
 
 #[cfg(test)]

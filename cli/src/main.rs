@@ -1,23 +1,29 @@
 //! The binary `sheaf`: one command line, one command a module.
 //!
 //! Does not know: how anything works. It reads what was typed, runs a command, prints the chain of errors when that
-//! fails, and exits with 0, with 1 for a failure, or with 2 for a command line that cannot be read.
+//! fails, and exits with 0, with 1 for a failure, or with 2 for a command line that cannot be read; `sheaf sql` has more.
 
+mod allocator;
 mod bench;
 mod client;
 mod cluster;
 mod demo;
 mod error;
+mod health;
 mod local_cluster;
+mod manual;
+mod meta;
 mod progress;
 mod server;
 mod signals;
+mod sql;
 mod tables;
 mod tpch;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use sheaf_server::error::chain;
 
 use crate::error::CliError;
@@ -42,9 +48,19 @@ enum Command {
     /// default. When the node is ready, one line of JSON with its addresses goes to standard output, and the same
     /// into node.json in the data folder; logs go to standard error. SIGTERM and SIGINT stop it.
     Server(server::ServerArgs),
+    /// Ask a server: a shell for people, and a client for scripts.
+    ///
+    /// On a terminal it edits lines, completes names, shows the progress of running statements, and cancels them on
+    /// Ctrl-C. Else it runs the statements of -e, --file or standard input and writes plain answers. With --local it
+    /// needs no server. The exit status is 0 when all went well, 1 when a statement failed, 2 for a command line that
+    /// cannot be read, 3 when there is no connection, and 130 after Ctrl-C.
+    Sql(Box<sql::SqlArgs>),
     /// Run clusters on this machine.
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
+    /// Check, show, export and import the metadata of a stopped node.
+    #[command(subcommand)]
+    Meta(meta::MetaCommand),
     /// Write sample data.
     #[command(subcommand)]
     Tables(tables::TablesCommand),
@@ -57,26 +73,48 @@ enum Command {
     /// runs the 22 queries through the MySQL port, and compares every answer with the one of a single process.
     /// The exit status is 0 only if all are equal.
     Demo(demo::DemoArgs),
+    /// Ask a node whether it is ready: the exit status is 0 if it is.
+    Health(health::HealthArgs),
+    /// Write what a shell completes commands and options by, such as: sheaf completions bash.
+    Completions(manual::CompletionsArgs),
+    /// Write the manual page.
+    Man(manual::ManArgs),
 }
 
 impl Command {
     fn run(self) -> Result<(), CliError> {
         match self {
             Command::Server(args) => server::run(args),
+            Command::Sql(args) => sql::run(*args),
             Command::Cluster(command) => cluster::run(command),
+            Command::Meta(command) => meta::run(command),
             Command::Tables(command) => tables::run(command),
             Command::Bench(command) => bench::run(command),
             Command::Demo(args) => demo::run(args),
+            Command::Health(args) => health::run(&args),
+            Command::Completions(args) => manual::completions(&args, CommandLine::command()),
+            Command::Man(args) => manual::man(&args, CommandLine::command()),
         }
     }
 }
 
+/// Reads a command line. Errs with what clap says of it.
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<CommandLine, clap::Error> {
+    let mut command = CommandLine::command();
+    let matches = command.try_get_matches_from_mut(client::attached_passwords(arguments))?;
+    if let Some(("sql", matches)) = matches.subcommand() {
+        sql::check(matches).map_err(|error| error.format(&mut command))?;
+    }
+    CommandLine::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
 fn main() -> ExitCode {
-    match CommandLine::parse().command.run() {
+    match parse(std::env::args_os()).unwrap_or_else(|error| error.exit()).command.run() {
         Ok(()) => ExitCode::SUCCESS,
+        Err(CliError::Told { code }) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {}", chain(&error));
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_code())
         }
     }
 }
@@ -84,7 +122,6 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_sound() {

@@ -4,10 +4,11 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use sheaf_common::config::{Arity, Key, ServerConfig, flag_name, variable_name};
+use sheaf_common::config::{Arity, Key, ServerConfig, Sources, flag_name, variable_name};
 use sheaf_common::telemetry;
 use sheaf_server::{NodeFile, node};
 
+use crate::allocator;
 use crate::error::CliError;
 
 /// The flags of a node, as typed. They are made from the configuration's keys, so that none can be forgotten.
@@ -15,9 +16,11 @@ use crate::error::CliError;
 pub struct ServerArgs {
     flags: Vec<(String, Vec<String>)>,
     config: Option<PathBuf>,
+    print_config: bool,
     stop_with_stdin: bool,
 }
 
+const PRINT_CONFIG: &str = "print_config";
 const CONFIG: &str = "config";
 const STOP_WITH_STDIN: &str = "stop_with_stdin";
 
@@ -34,7 +37,7 @@ fn argument(key: &Key) -> Arg {
     };
     match key.arity {
         Arity::One => argument.action(ArgAction::Set),
-        Arity::Many => argument.action(ArgAction::Append),
+        Arity::Many | Arity::List => argument.action(ArgAction::Append),
         Arity::Switch => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
     }
 }
@@ -48,13 +51,17 @@ impl Args for ServerArgs {
             .hide_env(true)
             .value_parser(clap::value_parser!(PathBuf))
             .help("A TOML file of these options, under their names with underscores [env: SHEAF_CONFIG]");
+        let print_config = Arg::new(PRINT_CONFIG)
+            .long("print-config")
+            .action(ArgAction::SetTrue)
+            .help("Print the value of each option and where it came from, as a file for --config, and start nothing");
         // For those who start nodes and must not leave any behind, whatever becomes of them.
         let stop_with_stdin = Arg::new(STOP_WITH_STDIN)
             .long("stop-with-stdin")
             .action(ArgAction::SetTrue)
             .hide(true)
             .help("Stop when standard input ends");
-        command.arg(config).args(ServerConfig::keys().iter().map(argument)).arg(stop_with_stdin)
+        command.args([config, print_config]).args(ServerConfig::keys().iter().map(argument)).arg(stop_with_stdin)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -71,6 +78,7 @@ impl FromArgMatches for ServerArgs {
         Ok(Self {
             flags: flags.collect(),
             config: matches.get_one::<PathBuf>(CONFIG).cloned(),
+            print_config: matches.get_flag(PRINT_CONFIG),
             stop_with_stdin: matches.get_flag(STOP_WITH_STDIN),
         })
     }
@@ -82,17 +90,23 @@ impl FromArgMatches for ServerArgs {
 }
 
 impl ServerArgs {
-    fn load(&self) -> Result<ServerConfig, CliError> {
+    fn load(&self) -> Result<(ServerConfig, Sources), CliError> {
         // A variable whose text is not Unicode cannot be one of ours.
         let environment =
             std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
         let environment = environment.filter(|(name, _)| name != "SHEAF_CONFIG");
-        Ok(ServerConfig::load(&self.flags, environment, self.config.as_deref())?)
+        Ok(ServerConfig::load_with_sources(&self.flags, environment, self.config.as_deref())?)
     }
 }
 
 pub fn run(args: ServerArgs) -> Result<(), CliError> {
-    let config = args.load()?;
+    let (config, sources) = args.load()?;
+    if args.print_config {
+        print!("{}", config.to_toml(&sources, args.config.as_deref()));
+        return Ok(());
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    allocator::give_back(if config.cores == 0 { cores } else { config.cores });
     telemetry::init_logs(&config.log, config.log_format)?;
     let metrics = telemetry::init_metrics()?;
     let options = node::RunOptions { metrics, stop_with_stdin: args.stop_with_stdin };
@@ -136,7 +150,7 @@ mod tests {
         ]);
         let config = ServerConfig::load(&args.unwrap().flags, [], None).unwrap();
         assert_eq!(config.role, Role::Worker);
-        assert_eq!(config.join, Some(HostPort::new("c", 9090)));
+        assert_eq!(config.join, [HostPort::new("c", 9090)]);
         assert_eq!(config.http_listen, HostPort::new("127.0.0.1", 0));
         assert_eq!(config.allow_root, [PathBuf::from("/a"), PathBuf::from("/b")]);
         assert_eq!(config.advertise_address.unwrap().host, "w1");

@@ -17,6 +17,16 @@ impl QueryId {
     pub fn new(coordinator: u16, sequence: u64) -> Self {
         Self((u64::from(coordinator) << Self::COUNTER_BITS) | (sequence & ((1 << Self::COUNTER_BITS) - 1)))
     }
+
+    /// The number of the coordinator that took the statement.
+    pub fn coordinator(self) -> u16 {
+        (self.0 >> Self::COUNTER_BITS) as u16
+    }
+
+    /// The statement's number at its coordinator: later ones have higher ones.
+    pub fn sequence(self) -> u64 {
+        self.0 & ((1 << Self::COUNTER_BITS) - 1)
+    }
 }
 
 impl fmt::Display for QueryId {
@@ -68,5 +78,6 @@ mod tests {
     fn ids_of_two_coordinators_differ() {
         assert_ne!(QueryId::new(1, 7), QueryId::new(2, 7));
         assert_eq!(QueryId::new(3, 7).to_string().parse(), Ok(QueryId::new(3, 7)));
+        assert_eq!((QueryId::new(u16::MAX, 7).coordinator(), QueryId::new(u16::MAX, 7).sequence()), (u16::MAX, 7));
     }
 }

@@ -42,6 +42,16 @@ impl SettingValue for bool {
     }
 }
 
+impl SettingValue for String {
+    const EXPECTED: &'static str = "text";
+    fn parse(text: &str) -> Option<Self> {
+        Some(text.trim().to_owned())
+    }
+    fn show(&self) -> String {
+        self.clone()
+    }
+}
+
 /// A setting whose values are words: the enum, and how its words are read and shown.
 macro_rules! words {
     ($(#[doc = $doc:literal])+ $name:ident: $expected:literal { $($(#[doc = $word_doc:literal])+ $variant:ident = $word:literal,)+ }) => {
@@ -92,6 +102,30 @@ words! {
         Lz4 = "lz4",
         /// Small.
         Zstd = "zstd",
+    }
+}
+
+words! {
+    /// How a join runs that DataFusion would do by hash.
+    JoinStrategy: "auto, hash, split or sort" {
+        /// By hash; where memory is refused, split; where that does not suffice, by sorting.
+        Auto = "auto",
+        /// By hash, all partitions at once, whatever it takes.
+        Hash = "hash",
+        /// By hash, in many small partitions, of which only as many run at a time as there are cores.
+        Split = "split",
+        /// By sorting both sides, which can spill.
+        Sort = "sort",
+    }
+}
+
+words! {
+    /// What a statement knows of databases, tables and the like.
+    MetadataReads: "latest or local" {
+        /// All that any coordinator acknowledged before the statement began.
+        Latest = "latest",
+        /// What this coordinator has, which may be behind.
+        Local = "local",
     }
 }
 
@@ -178,12 +212,40 @@ settings! {
     exchange_link: ExchangeLink = ExchangeLink::Auto;
     /// What packs rows that go over tcp: off, lz4 or zstd. Rows of the same host are never packed.
     exchange_compression: ExchangeCompression = ExchangeCompression::Off;
-    /// Whether workers keep the output of tasks until the first row is with the client, so that it could be read again; what memory cannot keep goes to disk.
-    fault_tolerance: bool = false;
+    /// Milliseconds for which files that were seen in an object store are taken to be those that are there; 0 looks each time.
+    listing_ttl_ms: u64 = 10_000;
+    /// Whether a query goes on when a worker is lost or a task fails for a passing reason: workers keep the output of tasks until the first row is with the client, on disk what memory cannot keep, and what is lost is run again.
+    fault_tolerance: bool = true;
+    /// Bytes of a result that the coordinator holds back, so that a loss can be made good until then; 0 sends rows at once.
+    result_hold_back_bytes: u64 = 16 << 20;
+    /// Milliseconds that a query waits for a worker when none is left to run it, before it ends with an error.
+    worker_wait_ms: u64 = 30_000;
+    /// Attempts at one task, the first included, after which its query ends with an error.
+    task_attempts_max: u64 = 4;
+    /// Times that a stage is run again because of what others lost, after which its query ends with an error.
+    stage_restarts_max: u64 = 3;
+    /// Times that anything of a query is run again, after which it ends with an error.
+    query_restarts_max: u64 = 10;
+    /// Whether a task that runs far beyond its siblings gets a second attempt on another worker; the one that is complete first is read. Only where no row of it has been read, every attempt gives the same rows and nothing is written.
+    speculation: bool = true;
+    /// A task runs far beyond its siblings when half of them are through and it has run this many times as long as the median of those.
+    speculation_factor: u64 = 3;
+    /// Milliseconds for which a task runs at least before it counts as far beyond its siblings.
+    speculation_min_ms: u64 = 5000;
     /// Milliseconds after which a statement is ended with an error; 0 is no limit.
     max_execution_time: u64 = 0;
+    /// Queries of one coordinator that may wait for room on the workers; one more ends with the error that the cluster is busy.
+    admission_queue_length: u64 = 1000;
+    /// Milliseconds that a query may wait for room on the workers before it ends with the error that the cluster is busy.
+    admission_timeout_ms: u64 = 300_000;
+    /// How joins by hash run: auto tries hash, then split, then sort when memory is refused; hash holds whole build sides; split makes many small partitions that run one after another; sort sorts both sides, which can spill.
+    join_strategy: JoinStrategy = JoinStrategy::Auto;
     /// Milliseconds that a coordinator waits for a worker to accept a task, and a task for its input to be announced.
     task_start_timeout_ms: u64 = 30_000;
+    /// Whether statements see every definition that any coordinator has acknowledged (latest), or make do with what this one knows (local), which works without a majority of coordinators.
+    metadata_reads: MetadataReads = MetadataReads::Latest;
+    /// For tests of the server: faults that workers bring about in their tasks, see Operations; nodes refuse it unless allow_fault_injection lets them.
+    fault_injection: String = String::new();
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ pub fn init_logs(filter: &str, format: LogFormat) -> Result<(), TelemetryError> 
     }
     .map_err(|_| TelemetryError::LogsTwice)?;
     std::panic::set_hook(Box::new(|panic| {
+        crate::panics::note(panic);
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
         let message = panic.payload_as_str().unwrap_or("no message");
         let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();

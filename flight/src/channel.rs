@@ -15,6 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::error::worker_lost;
 use crate::messages::WorkerAddress;
+use crate::tls::{ClusterTls, Connector};
 use crate::worker::WorkerState;
 
 /// Unread bytes of one stream that the sender may have on their way.
@@ -69,6 +70,11 @@ pub trait ChannelResolver: Send + Sync + fmt::Debug + 'static {
         false
     }
 
+    /// What encrypts the links that go to workers' addresses directly, if something does.
+    fn tls(&self) -> Option<&Arc<ClusterTls>> {
+        None
+    }
+
     /// Told that a call over the channel failed: the next one may need a new connection.
     fn forget(&self, _worker: &WorkerAddress) {}
 }
@@ -79,12 +85,19 @@ pub struct PooledChannels {
     local: RwLock<Option<Weak<WorkerState>>>,
     /// Where connections live: their pings must be answered also while queries keep their own threads busy.
     runtime: tokio::runtime::Handle,
+    tls: Option<Arc<ClusterTls>>,
 }
 
 impl PooledChannels {
     /// Connections that are driven by `runtime`.
     pub fn new(runtime: tokio::runtime::Handle) -> Self {
-        Self { channels: DashMap::new(), local: RwLock::new(None), runtime }
+        Self { channels: DashMap::new(), local: RwLock::new(None), runtime, tls: None }
+    }
+
+    /// Connects to those only who show a certificate of the cluster, and shows this node's.
+    pub fn with_tls(mut self, tls: Option<Arc<ClusterTls>>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// Says which worker lives in this process. It is kept by a weak reference: the worker owns its client.
@@ -131,8 +144,17 @@ impl ChannelResolver for PooledChannels {
             .keep_alive_while_idle(true);
         // The connection's own future is spawned where it is made.
         let _runtime = self.runtime.enter();
-        let channel = self.channels.entry(key).or_insert_with(|| endpoint.connect_lazy());
+        let (host, port) = key.clone();
+        let connect = || match &self.tls {
+            Some(tls) => endpoint.connect_with_connector_lazy(Connector { tls: Arc::clone(tls), host, port }),
+            None => endpoint.connect_lazy(),
+        };
+        let channel = self.channels.entry(key).or_insert_with(connect);
         Ok(channel.clone())
+    }
+
+    fn tls(&self) -> Option<&Arc<ClusterTls>> {
+        self.tls.as_ref()
     }
 
     fn is_direct(&self) -> bool {

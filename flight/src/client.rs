@@ -23,15 +23,16 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
+use crate::admission::Standing;
 use crate::channel::{ChannelResolver, WorkerChannel};
 use crate::encoding;
-use crate::error::{from_status, worker_lost};
+use crate::error::{from_status, while_reading, worker_lost};
 use crate::exchange::ExchangeReader;
 use crate::link::dial::{DialError, Dialer};
 use crate::link::{FetchOptions, Link, LinkStream};
 use crate::messages::{
-    LinkOffer, Message, PartitionTicket, QueryRequest, SubmitRequest, TaskAddress, TaskEvent, TaskList, WorkerAddress,
-    WorkerInfo, action,
+    AdmitRequest, EndTasksRequest, LinkOffer, Message, PartitionTicket, QueryRequest, RedirectAnswer, RedirectRequest,
+    SubmitRequest, TaskAddress, TaskEvent, TaskList, WorkerAddress, WorkerInfo, action,
 };
 
 /// The header that carries the cluster's secret.
@@ -62,6 +63,9 @@ impl fmt::Debug for ClusterSecret {
 /// What becomes of submitted tasks. Dropping it gives up the lease: the worker ends them. Comes to an end when the
 /// query was released; anything else that ends it is an error.
 pub type TaskEvents = BoxStream<'static, Result<TaskEvent, WireError>>;
+
+/// Where a query stands at a worker that was asked to let it in. Dropping it gives the query's place up.
+pub type Standings = BoxStream<'static, Result<Standing, WireError>>;
 
 /// A worker that does not say by then how its rows are fetched is taken for lost.
 const OFFER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -118,13 +122,37 @@ impl FlightClient {
         Ok(answers.map(|answer| answer.and_then(|body| TaskEvent::decode(&body))).boxed())
     }
 
+    /// Asks a worker to let a query in; waits up to `timeout` for its first answer, which comes at once.
+    ///
+    /// The stream tells where the query stands, and is its place: dropping it gives that back. Errs with `Busy` when the
+    /// query would have to wait and may not, with `NoWorker` when the worker drains.
+    pub async fn admit(
+        &self,
+        worker: &WorkerAddress,
+        request: &AdmitRequest,
+        timeout: Duration,
+    ) -> Result<Standings, WireError> {
+        let channel = match self.resolver.resolve(worker).await? {
+            WorkerChannel::Local(worker) => return Ok(worker.admit(request)?.into_stream().map(Ok).boxed()),
+            WorkerChannel::Remote(channel) => channel,
+        };
+        let answers = self.act(channel, worker, action::ADMIT, request.encode()?, timeout).await?;
+        Ok(answers.map(|answer| answer.and_then(|body| Standing::decode(&body))).boxed())
+    }
+
     /// Reads one partition of a task's output from its start. Nothing is sent before the first poll; dropping the
-    /// stream tells the producer. Ends after the last row or with an error, never short.
+    /// stream tells the producer. Ends after the last row or with an error, never short; the error names the attempt
+    /// where it arose, or as [`WireError::unread`] the one that could not be reached.
     ///
     /// Errs with `Unsupported` when `options` force a link that cannot be had.
     pub fn fetch(self: &Arc<Self>, source: TaskAddress, partition: usize, options: FetchOptions) -> FetchStream {
-        let client = Arc::clone(self);
-        FetchStream { state: FetchState::Opening(async move { client.open(source, partition, options).await }.boxed()) }
+        let state = self.opening(&source, partition, options);
+        FetchStream { client: Arc::clone(self), source, partition, options, is_begun: false, state }
+    }
+
+    fn opening(self: &Arc<Self>, source: &TaskAddress, partition: usize, options: FetchOptions) -> FetchState {
+        let (client, from) = (Arc::clone(self), source.clone());
+        FetchState::Opening(async move { client.open(from, partition, options).await }.boxed())
     }
 
     async fn open(&self, source: TaskAddress, partition: usize, options: FetchOptions) -> Result<Opened, WireError> {
@@ -163,7 +191,7 @@ impl FlightClient {
                 }
             }
             ticket.compression = options.compression;
-            match self.dialer.open(&worker, Link::Tcp, &offer, &ticket).await {
+            match self.dialer.open(&worker, Link::Tcp, &offer, &ticket, self.resolver.tls()).await {
                 Ok(stream) => return Ok(Opened::Link(Box::new(stream))),
                 Err(error) => tracing::debug!(%worker, %error, "no link of its own, rows come over HTTP/2"),
             }
@@ -184,7 +212,7 @@ impl FlightClient {
         ticket: &PartitionTicket,
     ) -> Result<LinkStream, DialError> {
         self.dialer.shares_socket(offer)?;
-        self.dialer.open(worker, Link::Uds, offer, ticket).await
+        self.dialer.open(worker, Link::Uds, offer, ticket, None).await
     }
 
     /// How the rows of a worker are fetched; asked once.
@@ -245,6 +273,27 @@ impl FlightClient {
     ) -> Result<(), WireError> {
         let body = QueryRequest { query }.encode()?;
         self.call(worker, action::END_RETENTION, body, timeout).await.map(|_| ())
+    }
+
+    /// Ends some tasks of a query on a worker.
+    pub async fn end_tasks(
+        &self,
+        worker: &WorkerAddress,
+        request: &EndTasksRequest,
+        timeout: Duration,
+    ) -> Result<(), WireError> {
+        self.call(worker, action::END_TASKS, request.encode()?, timeout).await.map(|_| ())
+    }
+
+    /// Has the readers of a task read another attempt, or asks whether that could be done; says whether.
+    pub async fn redirect(
+        &self,
+        worker: &WorkerAddress,
+        request: &RedirectRequest,
+        timeout: Duration,
+    ) -> Result<bool, WireError> {
+        let answer = self.call(worker, action::REDIRECT_TASK, request.encode()?, timeout).await?;
+        Ok(RedirectAnswer::decode(&answer)?.is_possible)
     }
 
     pub async fn worker_info(&self, worker: &WorkerAddress, timeout: Duration) -> Result<WorkerInfo, WireError> {
@@ -314,7 +363,24 @@ enum FetchState {
 
 /// One partition of a task's output.
 pub struct FetchStream {
+    client: Arc<FlightClient>,
+    source: TaskAddress,
+    partition: usize,
+    options: FetchOptions,
+    /// A batch of it came: what another attempt puts out does not go with that.
+    is_begun: bool,
     state: FetchState,
+}
+
+impl FetchStream {
+    /// Where the same is read instead, if that is what an error says. Turns there.
+    fn turn(&mut self, error: &WireError) -> bool {
+        let Some(to) = error.moved_to.as_deref().filter(|_| !self.is_begun) else { return false };
+        let worker = WorkerAddress { node: to.node.clone(), host: to.host.clone(), port: to.port };
+        self.source = TaskAddress { task: to.task, worker };
+        self.state = self.client.opening(&self.source, self.partition, self.options);
+        true
+    }
 }
 
 impl Stream for FetchStream {
@@ -340,10 +406,12 @@ impl Stream for FetchStream {
                 FetchState::Open(Opened::Link(stream)) => ready!(stream.poll_next_unpin(context)),
                 FetchState::Open(Opened::Remote(stream)) => ready!(stream.poll_next_unpin(context)),
             };
-            if matches!(item, None | Some(Err(_))) {
-                self.state = FetchState::Done;
+            match &item {
+                Some(Ok(_)) => self.is_begun = true,
+                Some(Err(error)) if self.turn(error) => continue,
+                None | Some(Err(_)) => self.state = FetchState::Done,
             }
-            return Poll::Ready(item);
+            return Poll::Ready(item.map(|item| item.map_err(|error| while_reading(error, &self.source))));
         }
     }
 }

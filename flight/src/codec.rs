@@ -5,7 +5,7 @@
 //!   nests them, and prost reads no more than 100 levels unless all of DataFusion is built with another feature; it
 //!   would also measure a nested message again at each level. Here the depth of a plan only costs stack, and reading
 //!   and writing run on one that grows.
-//! - **Our nodes**: boundaries, leaf slots, generators, row ids and the merge of copies.
+//! - **Our nodes**: boundaries, leaf slots, generators, row ids, the merge of copies and the sink of tables.
 //! - **Scalar subqueries** are their values; a plan that still holds the operator that runs them is refused.
 //! - **Dynamic filters** keep their identity within a stage: who holds the same filter holds it after decoding.
 //! - **Functions** travel by name and are looked up where the plan is decoded.

@@ -1,11 +1,12 @@
 //! Errors on their way between nodes: a [`WireError`] into a gRPC status and back, and those that arise here.
 
 use datafusion::error::DataFusionError;
-use sheaf_common::{ErrorCode, WireError};
+use sheaf_common::error::Origin;
+use sheaf_common::{ErrorCode, TaskId, WireError};
 use tokio::task::JoinError;
 use tonic::{Code, Status};
 
-use crate::messages::WorkerAddress;
+use crate::messages::{TaskAddress, WorkerAddress};
 
 /// Bytes of a message that travel. A status is a header: one without a limit would be refused by the other side,
 /// and the cause lost.
@@ -41,6 +42,10 @@ pub fn from_status(status: &Status, worker: &WorkerAddress) -> WireError {
                 }
                 source = error.source();
             }
+            // What TLS says to who does not speak it.
+            if detail.contains("frame with invalid size") {
+                detail.push_str("; do nodes there use TLS (--cluster-tls-cert)?");
+            }
             worker_lost(worker, detail)
         }
     }
@@ -62,6 +67,22 @@ pub fn worker_lost(worker: &WorkerAddress, detail: impl std::fmt::Display) -> Wi
     WireError::new(ErrorCode::WorkerLost, format!("worker {name} is lost: {detail}")).retryable()
 }
 
+/// An error met while the output of `source` was read, and whose doing it is.
+///
+/// The task's own errors, and those that it passes on, say so already. What its worker answers in its place is put down
+/// to the task: its output cannot be had there. The rest is the way to it, or the worker's end.
+pub(crate) fn while_reading(error: WireError, source: &TaskAddress) -> WireError {
+    let is_way = error.code == ErrorCode::WorkerLost || (error.code == ErrorCode::Internal && error.retryable);
+    match &error.origin {
+        Some(_) => error,
+        None if is_way => WireError { unread: Some(source.task), ..error },
+        None => {
+            let TaskId { stage, task, attempt, .. } = source.task;
+            error.at(Origin { stage: stage.0, task, attempt, worker: source.worker.node.clone() })
+        }
+    }
+}
+
 /// As DataFusion's streams carry it.
 pub fn external(error: WireError) -> DataFusionError {
     DataFusionError::External(Box::new(error))
@@ -78,14 +99,18 @@ pub fn from_join(error: JoinError) -> WireError {
 /// The error of code that panicked: a bug, but one that must not take the node down, and may not strike elsewhere.
 pub fn from_panic(panic: &(dyn std::any::Any + Send)) -> WireError {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let text = format!("panic in task: {}", text.unwrap_or("no message"));
+    let text = text.unwrap_or("no message");
+    let text = match sheaf_common::panics::locate(text) {
+        Some(location) => format!("panic at {location}: {text}"),
+        None => format!("panic: {text}"),
+    };
     WireError::new(ErrorCode::Internal, text).retryable()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sheaf_common::error::Origin;
+    use sheaf_common::{QueryId, StageId};
 
     fn address() -> WorkerAddress {
         WorkerAddress { node: "w1-5".into(), host: "h".into(), port: 9 }
@@ -93,7 +118,7 @@ mod tests {
 
     #[test]
     fn an_error_survives_its_status() {
-        let origin = Origin { stage: 2, task: 3, worker: "w1".into() };
+        let origin = Origin { stage: 2, task: 3, attempt: 1, worker: "w1".into() };
         for code in ErrorCode::ALL {
             let error = WireError::new(code, "größer als\nes geht").at(origin.clone());
             assert_eq!(from_status(&to_status(&error), &address()), error);
@@ -113,5 +138,19 @@ mod tests {
         let error = from_status(&Status::unavailable("broken pipe"), &address());
         assert_eq!((error.code, error.retryable), (ErrorCode::WorkerLost, true));
         assert_eq!(error.message, "worker w1-5 (h:9) is lost: broken pipe");
+    }
+
+    #[test]
+    fn a_failed_read_names_who_was_read() {
+        let task = TaskId { query: QueryId(1), stage: StageId(2), task: 3, attempt: 4 };
+        let source = TaskAddress { task, worker: address() };
+        let own = Origin { stage: 1, task: 0, attempt: 2, worker: "w0".into() };
+        let passed_on = WireError::new(ErrorCode::MemoryRefused, "too much").at(own);
+        assert_eq!(while_reading(passed_on.clone(), &source), passed_on);
+        let cut = while_reading(worker_lost(&address(), "cut"), &source);
+        assert_eq!((cut.unread, cut.origin), (Some(task), None));
+        let gone = while_reading(WireError::new(ErrorCode::MemoryRefused, "could not be kept").retryable(), &source);
+        assert_eq!(gone.unread, None);
+        assert_eq!(gone.origin.map(|it| (it.stage, it.task, it.attempt)), Some((2, 3, 4)));
     }
 }

@@ -153,6 +153,13 @@ impl ExchangeRegistry {
         self.changed.notify_waiters();
     }
 
+    /// Gives up the output of some tasks that nobody needs any more. Those that still write come to an early and good end.
+    pub fn abandon(&self, tasks: &[TaskId]) {
+        let done: Vec<TaskId> =
+            tasks.iter().filter(|task| !self.get(**task).is_some_and(|it| it.abandon())).copied().collect();
+        self.release(&done);
+    }
+
     /// Ends a query for good: all its buffers are aborted, and whatever comes of it later is refused.
     pub fn cancel(&self, query: QueryId) {
         let buffers = {

@@ -16,7 +16,8 @@
 //!
 //! A frame is a header of 16 bytes ([`frame`]) and a body; the body of `Rows` is a piece of an Arrow IPC stream. The
 //! socket's own windows are the backpressure, closing it is the cancel. Each end notices one that stays silent.
-//! Where no socket can be had, or too many are open, the rows go over HTTP/2 as any Flight stream does.
+//! With TLS between nodes, a socket over TCP says by ALPN what it is for; one of this host is its owner's only, and as
+//! it is. Where no socket can be had, or too many are open, the rows go over HTTP/2 as any Flight stream does.
 
 mod decode;
 pub(crate) mod dial;
@@ -30,7 +31,7 @@ use std::time::Duration;
 use sheaf_common::settings::{ExchangeCompression, ExchangeLink, Settings};
 
 pub use listen::LinkSocket;
-pub(crate) use listen::accept;
+pub(crate) use listen::{Door, accept};
 pub(crate) use receive::LinkStream;
 pub(crate) use serve::LinkServer;
 

@@ -3,7 +3,10 @@
 //! The types here are the ones that the rest of the engine uses. Their protobuf form stands in `messages/wire.rs`;
 //! [`Message`] goes from one to the other. Plans travel in them as opaque bytes, made by [`crate::codec`].
 
+mod admit;
 mod wire;
+
+use std::fmt;
 
 use bytes::Bytes;
 use sheaf_common::settings::{ExchangeCompression, Settings};
@@ -12,19 +15,27 @@ use sheaf_planners::stage::TaskSplits;
 
 use crate::report::TaskReport;
 
+pub use admit::AdmitRequest;
+
 /// Raised when a message changes in a way that an older node would misread. Nodes of two versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The actions that every node answers. Others go to [`crate::service::NodeActions`].
 pub mod action {
     /// [`super::SubmitRequest`] in, a stream of [`super::TaskEvent`] out: the query's lease on the worker.
     pub const SUBMIT_TASKS: &str = "sheaf.v1.SubmitTasks";
+    /// [`super::AdmitRequest`] in, a stream of [`crate::admission::Standing`] out: the query's place on the worker.
+    pub const ADMIT: &str = "sheaf.v1.Admit";
     /// [`super::QueryRequest`] in: the query's tasks are aborted, its buffers dropped, later requests for it refused.
     pub const CANCEL_QUERY: &str = "sheaf.v1.CancelQuery";
     /// [`super::QueryRequest`] in: as a cancel, but of a query that came to its end.
     pub const RELEASE: &str = "sheaf.v1.Release";
     /// [`super::QueryRequest`] in: rows have gone to the client; what the query's exchanges retain is given up.
     pub const END_RETENTION: &str = "sheaf.v1.EndRetention";
+    /// [`super::EndTasksRequest`] in: these tasks end, whatever their siblings do.
+    pub const END_TASKS: &str = "sheaf.v1.EndTasks";
+    /// [`super::RedirectRequest`] in, [`super::RedirectAnswer`] out: readers of a task read another attempt of it.
+    pub const REDIRECT_TASK: &str = "sheaf.v1.RedirectTask";
     /// Nothing in, [`super::WorkerInfo`] out.
     pub const WORKER_INFO: &str = "sheaf.v1.WorkerInfo";
     /// Nothing in, [`super::LinkOffer`] out.
@@ -51,8 +62,8 @@ pub struct WorkerAddress {
     pub port: u16,
 }
 
-impl std::fmt::Display for WorkerAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for WorkerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
         } else {
@@ -118,8 +129,25 @@ pub struct SubmitRequest {
     /// Milliseconds from now after which the tasks end with a timeout; 0 is no limit. A duration and not a point in
     /// time, since nodes need not agree on the time of day.
     pub deadline_ms: u64,
+    /// Object stores that the plans read, each once.
+    pub stores: Vec<StoreSpec>,
     /// Producers before their consumers.
     pub stages: Vec<StageSubmit>,
+}
+
+/// How to open an object store. Holds credentials, so that it shows only its name.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreSpec {
+    /// What plans call it.
+    pub url: String,
+    /// Opaque here.
+    pub definition: Bytes,
+}
+
+impl fmt::Debug for StoreSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreSpec").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 /// What becomes of submitted tasks.
@@ -137,6 +165,29 @@ pub enum TaskEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueryRequest {
     pub query: QueryId,
+}
+
+/// Names tasks that are to end. Those that the worker does not have are passed over.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EndTasksRequest {
+    /// Their rows must not be used: who reads them gets an error.
+    pub aborted: Vec<TaskId>,
+    /// Nobody needs their rows any more. Those that still run say how they ended.
+    pub released: Vec<TaskId>,
+}
+
+/// Asks for the readers of a task to read another attempt in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedirectRequest {
+    pub task: TaskId,
+    /// Without one nothing is done, and the answer says what could be.
+    pub to: Option<TaskAddress>,
+}
+
+/// Whether it was, or could be, done: nobody has read a row of the task, and it still ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RedirectAnswer {
+    pub is_possible: bool,
 }
 
 /// Names one partition of one task's output; what a Flight ticket holds.
@@ -162,8 +213,8 @@ pub struct LinkOffer {
     pub socket: String,
 }
 
-impl std::fmt::Debug for LinkOffer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for LinkOffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The token is a secret.
         f.debug_struct("LinkOffer").field("host", &self.host).field("socket", &self.socket).finish_non_exhaustive()
     }
@@ -173,6 +224,7 @@ impl std::fmt::Debug for LinkOffer {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WorkerInfo {
     pub node: String,
+    /// Its build ([`sheaf_common::build`]).
     pub version: String,
     pub cores: u32,
     /// Tasks that are known now, in whatever state.
@@ -189,6 +241,8 @@ pub struct WorkerInfo {
     pub spill_bytes: u64,
     /// When it began, in milliseconds since 1970 UTC.
     pub started_ms: u64,
+    /// It takes no more queries.
+    pub draining: bool,
 }
 
 /// Where a task stands.
@@ -200,6 +254,8 @@ pub enum TaskState {
     /// Its output is held for its consumers.
     Finished,
     Failed,
+    /// Another attempt was faster, and is read in its place.
+    Overtaken,
 }
 
 impl TaskState {
@@ -210,6 +266,7 @@ impl TaskState {
             TaskState::Running => "running",
             TaskState::Finished => "finished",
             TaskState::Failed => "failed",
+            TaskState::Overtaken => "overtaken",
         }
     }
 }
@@ -233,7 +290,7 @@ pub struct TaskList {
     pub tasks: Vec<TaskRow>,
 }
 
-fn malformed(what: &str, detail: impl std::fmt::Display) -> WireError {
+fn malformed(what: &str, detail: impl fmt::Display) -> WireError {
     WireError::new(ErrorCode::InvalidArgument, format!("malformed {what} message: {detail}"))
 }
 
@@ -242,9 +299,10 @@ mod tests {
     use super::*;
     use crate::report::OperatorReport;
     use datafusion::common::ScalarValue;
+    use sheaf_planners::data_file::{DeletedRows, LoggedFile};
     use sheaf_planners::stage::{FileSplit, Split};
 
-    fn check<M: Message + PartialEq + std::fmt::Debug>(message: &M) {
+    fn check<M: Message + PartialEq + fmt::Debug>(message: &M) {
         let bytes = message.encode().unwrap();
         assert_eq!(&M::decode(&bytes).unwrap(), message);
     }
@@ -265,8 +323,12 @@ mod tests {
             range: Some((4, 99)),
             partition_values: vec![ScalarValue::from("x"), ScalarValue::Int64(None)],
             weight: 12,
+            logged: None,
         };
-        let whole_file = FileSplit { range: None, etag: None, ..file.clone() };
+        let deleted = DeletedRows::from_positions(9, [0, 3, 4]).unwrap();
+        let logged = FileSplit { logged: Some(LoggedFile { deleted: Some(deleted) }), ..file.clone() };
+        let whole_file =
+            FileSplit { range: None, etag: None, logged: Some(LoggedFile { deleted: None }), ..file.clone() };
         SubmitRequest {
             query: QueryId::new(3, 9),
             coordinator: "c".into(),
@@ -275,6 +337,7 @@ mod tests {
             settings,
             now_ns: -1,
             deadline_ms: 5,
+            stores: vec![StoreSpec { url: "s3://b".into(), definition: Bytes::from_static(b"hush") }],
             stages: vec![StageSubmit {
                 stage: StageId(2),
                 plan: Bytes::from_static(b"plan"),
@@ -292,7 +355,7 @@ mod tests {
                             vec![],
                             vec![Split::Whole, Split::Share],
                             vec![Split::Rows { start: 3, end: u64::MAX, weight: 1 }, Split::File(file.clone())],
-                            vec![Split::Files(vec![file, whole_file])],
+                            vec![Split::Files(vec![file, logged, whole_file])],
                         ],
                     }],
                 }],
@@ -304,18 +367,27 @@ mod tests {
     fn messages_survive_the_wire() {
         check(&request());
         check(&TaskEvent::Accepted);
-        let error = WireError::new(ErrorCode::DivisionByZero, "divide by zero");
+        let error = WireError { unread: Some(task()), ..WireError::new(ErrorCode::DivisionByZero, "divide by zero") };
         check(&TaskEvent::Failed { task: task(), error });
         let operator = OperatorReport { name: "FilterExec".into(), output_rows: 5, ..Default::default() };
         let report = TaskReport { output_rows: 5, operators: vec![operator], ..Default::default() };
         check(&TaskEvent::Finished { task: task(), report: Box::new(report) });
         check(&QueryRequest { query: QueryId(u64::MAX) });
+        let to = TaskAddress { task: task(), worker: WorkerAddress { node: "w".into(), host: "h".into(), port: 1 } };
+        check(&RedirectRequest { task: task(), to: Some(to) });
+        check(&RedirectRequest { task: task(), to: None });
+        for is_possible in [true, false] {
+            check(&RedirectAnswer { is_possible });
+        }
+        check(&EndTasksRequest { aborted: vec![task()], released: vec![TaskId { attempt: 0, ..task() }, task()] });
         for compression in [ExchangeCompression::Off, ExchangeCompression::Lz4, ExchangeCompression::Zstd] {
             check(&PartitionTicket { task: task(), partition: 3, worker: "w".into(), wait_ms: 1, compression });
         }
         check(&LinkOffer { token: Bytes::from_static(b"t"), host: "h".into(), socket: "/s".into() });
         check(&WorkerInfo { node: "n".into(), cores: 3, reserved_bytes: 1 << 50, ..Default::default() });
-        for state in [TaskState::Waiting, TaskState::Running, TaskState::Finished, TaskState::Failed] {
+        for state in
+            [TaskState::Waiting, TaskState::Running, TaskState::Finished, TaskState::Failed, TaskState::Overtaken]
+        {
             let row = TaskRow {
                 task: task(),
                 state,

@@ -31,8 +31,12 @@ use crate::client::{ClusterSecret, SECRET_HEADER};
 use crate::encoding::{self, Encoder};
 use crate::error::to_status;
 use crate::exchange::{ExchangeReader, Segment};
-use crate::link::{self, LinkServer, LinkSocket};
-use crate::messages::{LinkOffer, Message, PartitionTicket, QueryRequest, SubmitRequest, action};
+use crate::link::{self, Door, LinkServer, LinkSocket};
+use crate::messages::{
+    AdmitRequest, EndTasksRequest, LinkOffer, Message, PartitionTicket, QueryRequest, RedirectRequest, SubmitRequest,
+    action,
+};
+use crate::tls::{ClusterTls, Peer, Strangers};
 use crate::worker::WorkerState;
 
 /// Actions beyond those of a worker, on the same port: membership.
@@ -66,6 +70,8 @@ pub struct NodeService {
     /// Lets links in; told to those who show the secret.
     link_token: Bytes,
     socket: Option<Arc<LinkSocket>>,
+    tls: Option<Arc<ClusterTls>>,
+    strangers: Arc<Strangers>,
 }
 
 /// Connections that wait for the HTTP/2 service to take them.
@@ -75,7 +81,13 @@ impl NodeService {
     /// With a secret, every call must show it.
     pub fn new(worker: Option<Arc<WorkerState>>, actions: Arc<dyn NodeActions>, secret: Option<ClusterSecret>) -> Self {
         let link_token = Bytes::copy_from_slice(&rand::random::<[u8; 32]>());
-        Self { worker, actions, secret, link_token, socket: None }
+        Self { worker, actions, secret, link_token, socket: None, tls: None, strangers: Arc::default() }
+    }
+
+    /// Lets in only those who show a certificate of the cluster.
+    pub fn with_tls(mut self, tls: Option<Arc<ClusterTls>>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// Also lets processes of this host read over a Unix socket.
@@ -90,10 +102,17 @@ impl NodeService {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), tonic::transport::Error> {
-        let links = self.worker.clone().map(|worker| LinkServer::new(worker, ClusterSecret::new(&self.link_token)));
+        let token = ClusterSecret::new(&self.link_token);
+        let links = self.worker.clone().map(|worker| LinkServer::new(worker, token, Arc::clone(&self.strangers)));
         let links = links.map(Arc::new);
         let (accepted, incoming) = mpsc::channel(ACCEPTED_MAX);
         let socket = self.socket.clone();
+        let door = Door {
+            links: links.clone(),
+            tls: self.tls.clone(),
+            strangers: Arc::clone(&self.strangers),
+            others: accepted,
+        };
         // Not a task of its own: when this call is dropped, both listeners and all links are closed with it.
         let listening = async {
             let at_socket = async {
@@ -101,7 +120,7 @@ impl NodeService {
                     socket.accept(links).await;
                 }
             };
-            tokio::join!(link::accept(listener, links.clone(), accepted), at_socket);
+            tokio::join!(link::accept(listener, door), at_socket);
             std::future::pending().await
         };
         let service =
@@ -120,6 +139,7 @@ impl NodeService {
             return Ok(());
         }
         let text = "the cluster secret is missing or wrong";
+        self.strangers.refused(request.extensions().get::<Peer>().and_then(|it| it.0), &text);
         Err(to_status(&WireError::new(ErrorCode::AccessDenied, text)))
     }
 
@@ -132,6 +152,8 @@ impl NodeService {
             action::CANCEL_QUERY
             | action::RELEASE
             | action::END_RETENTION
+            | action::END_TASKS
+            | action::REDIRECT_TASK
             | action::WORKER_INFO
             | action::LIST_TASKS => answer(self.worker()?, name, &body),
             action::OFFER_LINKS => {
@@ -168,6 +190,8 @@ pub(crate) fn answer(worker: &WorkerState, name: &str, body: &[u8]) -> Result<By
         action::CANCEL_QUERY => worker.cancel(QueryRequest::decode(body)?.query),
         action::RELEASE => worker.release(QueryRequest::decode(body)?.query),
         action::END_RETENTION => worker.end_retention(QueryRequest::decode(body)?.query),
+        action::END_TASKS => worker.end_tasks(&EndTasksRequest::decode(body)?),
+        action::REDIRECT_TASK => return worker.redirect(&RedirectRequest::decode(body)?).encode(),
         action::WORKER_INFO => return worker.info().encode(),
         action::LIST_TASKS => return worker.list_tasks().encode(),
         _ => return Err(unknown(name)),
@@ -267,6 +291,15 @@ impl FlightService for NodeService {
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
         self.authorize(&request)?;
         let Action { r#type: name, body } = request.into_inner();
+        if name == action::ADMIT {
+            let admit = || self.worker()?.admit(&AdmitRequest::decode(&body)?);
+            let place = admit().map_err(|error| to_status(&error))?.into_stream();
+            let standings = place.map(|standing| match standing.encode() {
+                Ok(body) => Ok(arrow_flight::Result::new(body)),
+                Err(error) => Err(to_status(&error)),
+            });
+            return Ok(Response::new(standings.boxed()));
+        }
         if name != action::SUBMIT_TASKS {
             let body = self.act(&name, body).await.map_err(|error| to_status(&error))?;
             return Ok(Response::new(futures::stream::once(async { Ok(arrow_flight::Result::new(body)) }).boxed()));

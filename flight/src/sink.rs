@@ -29,34 +29,51 @@ use crate::exchange::{Exchange, Pushed};
 /// Bytes of input that a partition gathers before it sends what it has, whatever the size of the batches then.
 const GATHER_BYTES_MAX: usize = 32 << 20;
 
-/// Runs all partitions of `plan` into `exchange`. Dropping the future ends them.
-///
-/// Errs with the first error of any partition, a panic being one; the others are ended then.
+/// Runs all partitions of `plan` into `exchange`, all at once. Otherwise as [`run_some_at_once`].
 pub async fn run(
     plan: Arc<dyn ExecutionPlan>,
     output: &StageOutput,
     context: &Arc<TaskContext>,
     exchange: &Arc<Exchange>,
 ) -> Result<(), WireError> {
+    run_some_at_once(plan, output, context, exchange, usize::MAX).await
+}
+
+/// Runs all partitions of `plan` into `exchange`, at most `at_once` of them at a time, in their order. Dropping the
+/// future ends them. No partition may wait for another.
+///
+/// Errs with the first error of any partition, a panic being one; the others are ended then.
+pub async fn run_some_at_once(
+    plan: Arc<dyn ExecutionPlan>,
+    output: &StageOutput,
+    context: &Arc<TaskContext>,
+    exchange: &Arc<Exchange>,
+    at_once: usize,
+) -> Result<(), WireError> {
     if output.partitions() != exchange.shape().partitions {
         let text = format!("an output of {} partitions for an exchange of another shape", output.partitions());
         return Err(WireError::new(ErrorCode::Internal, text));
     }
     let mut partitions = JoinSet::new();
-    for partition in 0..plan.output_partitioning().partition_count() {
+    let mut waiting = 0..plan.output_partitioning().partition_count();
+    let start = |partitions: &mut JoinSet<_>, partition| {
         let plan = Arc::clone(&plan);
         let context = Arc::clone(context);
         let exchange = Arc::clone(exchange);
         let router = Router::new(output, &context);
         partitions.spawn(async move { run_partition(plan, partition, context, router, exchange).await });
-    }
+    };
+    waiting.by_ref().take(at_once.max(1)).for_each(|partition| start(&mut partitions, partition));
     loop {
         tokio::select! {
             // Rows first: a task that came to its end is not one that was left alone.
             biased;
             done = partitions.join_next() => match done {
                 None => return Ok(()),
-                Some(outcome) => outcome.unwrap_or_else(|error| Err(from_join(error)))?,
+                Some(outcome) => {
+                    outcome.unwrap_or_else(|error| Err(from_join(error)))?;
+                    waiting.next().into_iter().for_each(|partition| start(&mut partitions, partition));
+                }
             },
             () = exchange.abandoned() => return Ok(()),
         }

@@ -4,7 +4,7 @@
 //! is dropped, for whatever reason, the tasks are aborted and their buffers freed. A coordinator that dies takes its
 //! queries with it, and nothing has to be cleaned up later.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -24,10 +24,12 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::admission::{Admission, Place, SLOTS_PER_CORE};
 use crate::error::from_panic;
 use crate::exchange::{Exchange, ExchangeRegistry, ExchangeShape};
 use crate::messages::{
-    StageSubmit, SubmitRequest, TaskEvent, TaskList, TaskRow, TaskSpec, TaskState, WorkerAddress, WorkerInfo,
+    AdmitRequest, EndTasksRequest, RedirectAnswer, RedirectRequest, StageSubmit, SubmitRequest, TaskEvent, TaskList,
+    TaskRow, TaskSpec, TaskState, WorkerAddress, WorkerInfo,
 };
 use crate::report::TaskReport;
 
@@ -79,6 +81,7 @@ pub struct WorkerOptions {
 /// The state of one worker.
 pub struct WorkerState {
     options: WorkerOptions,
+    admission: Arc<Admission>,
     exchanges: ExchangeRegistry,
     tables: Mutex<Tables>,
     started: SystemTime,
@@ -95,19 +98,31 @@ struct Tables {
 struct Lease {
     query: QueryId,
     tasks: Vec<TaskId>,
-    aborts: Vec<AbortHandle>,
     events: mpsc::UnboundedSender<Result<TaskEvent, WireError>>,
 }
 
 struct TaskEntry {
     /// Held by all that is left of the task.
     exchange: Weak<Exchange>,
+    abort: AbortHandle,
     state: Arc<AtomicU8>,
     coordinator: String,
     started_ms: u64,
 }
 
-const STATES: [TaskState; 4] = [TaskState::Waiting, TaskState::Running, TaskState::Finished, TaskState::Failed];
+const STATES: [TaskState; 5] =
+    [TaskState::Waiting, TaskState::Running, TaskState::Finished, TaskState::Failed, TaskState::Overtaken];
+
+/// What the pool may give out, if there is an end to it.
+fn memory_limit(env: &RuntimeEnv) -> Option<u64> {
+    match env.memory_pool.memory_limit() {
+        MemoryLimit::Finite(bytes) => Some(bytes as u64),
+        MemoryLimit::Infinite | MemoryLimit::Unknown => None,
+    }
+}
+
+/// How often a draining worker looks for leases.
+const LEASE_POLL: Duration = Duration::from_millis(50);
 
 /// Since 1970 UTC.
 fn milliseconds(time: SystemTime) -> u64 {
@@ -119,10 +134,21 @@ fn store_state(cell: &AtomicU8, state: TaskState) {
 }
 
 impl WorkerState {
+    /// With as many task slots as its cores are worth, and all of its memory to promise.
     pub fn new(options: WorkerOptions) -> Arc<Self> {
+        let memory_bytes = memory_limit(&options.env);
+        let slots = options.cores * SLOTS_PER_CORE;
+        let admission = Admission::new(options.name.clone(), slots, memory_bytes.unwrap_or(u64::MAX));
+        Self::with_admission(options, admission)
+    }
+
+    /// Lets in whom `admission` lets in, which others of this process may ask too.
+    pub fn with_admission(options: WorkerOptions, admission: Arc<Admission>) -> Arc<Self> {
+        // A task's panic is to be found by whoever reads its error.
+        sheaf_common::panics::watch();
         let env = &options.env;
         let exchanges = ExchangeRegistry::with_disk(Arc::clone(&env.memory_pool), Arc::clone(&env.disk_manager));
-        Arc::new(Self { options, exchanges, tables: Mutex::default(), started: SystemTime::now() })
+        Arc::new(Self { options, admission, exchanges, tables: Mutex::default(), started: SystemTime::now() })
     }
 
     pub fn address(&self) -> &WorkerAddress {
@@ -146,13 +172,27 @@ impl WorkerState {
         Err(WireError::new(ErrorCode::WorkerLost, text).retryable())
     }
 
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    /// Asks for a query to be let in: see [`Admission::request`].
+    pub fn admit(&self, request: &AdmitRequest) -> Result<Place, WireError> {
+        self.check_node(&request.worker)?;
+        self.admission.request(request.query, request.demand, request.may_wait)
+    }
+
     /// Takes tasks and starts them. The answer begins with `Accepted` and stays open until it is dropped or the query
     /// is released or cancelled.
     ///
-    /// Errs, and takes none of them, when a task is known already, the query was cancelled, or the request makes no
-    /// sense.
+    /// Errs, and takes none of them, when a task is known already, the query was cancelled, the worker drains and the
+    /// query is not one of those that it still finishes, or the request makes no sense.
     pub fn submit(self: &Arc<Self>, request: SubmitRequest) -> Result<LeaseStream, WireError> {
         self.check_node(&request.worker)?;
+        let is_here = || self.tables.lock().leases.values().any(|lease| lease.query == request.query);
+        if self.admission.is_draining() && !self.admission.holds(request.query) && !is_here() {
+            return Err(self.admission.draining());
+        }
         let request = Arc::new(request);
         let starts = self.create_exchanges(&request)?;
         let deadline = (request.deadline_ms > 0).then(|| Instant::now() + Duration::from_millis(request.deadline_ms));
@@ -163,29 +203,29 @@ impl WorkerState {
         tables.n_leases_ever += 1;
         let lease = tables.n_leases_ever;
         tables.tasks.retain(|_, entry| entry.exchange.strong_count() > 0);
-        let mut aborts = Vec::with_capacity(starts.len());
         let mut tasks = Vec::with_capacity(starts.len());
         for start in starts {
+            let (id, exchange) = (start.id, Arc::downgrade(&start.exchange));
             let state = Arc::new(AtomicU8::new(TaskState::Waiting as u8));
-            let entry = TaskEntry {
-                exchange: Arc::downgrade(&start.exchange),
-                state: Arc::clone(&state),
-                coordinator: request.coordinator.clone(),
-                started_ms: milliseconds(SystemTime::now()),
-            };
-            tables.tasks.insert(start.id, entry);
-            tasks.push(start.id);
+            tasks.push(id);
             let run = run_task(
                 Arc::clone(&self.options.runner),
                 self.options.name.clone(),
                 start,
                 deadline,
-                state,
+                Arc::clone(&state),
                 events.clone(),
             );
-            aborts.push(self.options.runtime.spawn(run).abort_handle());
+            let entry = TaskEntry {
+                exchange,
+                abort: self.options.runtime.spawn(run).abort_handle(),
+                state,
+                coordinator: request.coordinator.clone(),
+                started_ms: milliseconds(SystemTime::now()),
+            };
+            tables.tasks.insert(id, entry);
         }
-        tables.leases.insert(lease, Lease { query: request.query, tasks, aborts, events });
+        tables.leases.insert(lease, Lease { query: request.query, tasks, events });
         drop(tables);
         // A cancel may have come between the making of the buffers and now.
         if self.exchanges.is_cancelled(request.query) {
@@ -247,6 +287,18 @@ impl WorkerState {
         }
     }
 
+    /// Resolves once no query has a place or a task here: what a draining worker waits for.
+    pub async fn drained(&self) {
+        loop {
+            self.admission.idle().await;
+            if self.tables.lock().leases.is_empty() {
+                return;
+            }
+            // Queries that never asked for a place have no one to tell of their end.
+            tokio::time::sleep(LEASE_POLL).await;
+        }
+    }
+
     /// Ends all queries: the node stops.
     pub fn cancel_all(&self) {
         let queries: Vec<QueryId> = self.tables.lock().leases.values().map(|lease| lease.query).collect();
@@ -267,10 +319,42 @@ impl WorkerState {
     }
 
     fn end(&self, lease: Lease) {
-        for abort in &lease.aborts {
-            abort.abort();
+        self.abort(&lease.tasks);
+    }
+
+    /// Ends tasks whose rows must not be used, and others whose rows nobody needs any more: of those, the ones that
+    /// run come to an early and good end. Frees the output of both.
+    pub fn end_tasks(&self, request: &EndTasksRequest) {
+        self.abort(&request.aborted);
+        self.exchanges.abandon(&request.released);
+    }
+
+    /// Has the readers of a task read another attempt, and ends it; or only says whether that could be done.
+    pub fn redirect(&self, request: &RedirectRequest) -> RedirectAnswer {
+        let exchange = self.exchanges.get(request.task);
+        let is_possible = match (&exchange, &request.to) {
+            (None, _) => false,
+            (Some(exchange), None) => exchange.is_replaceable(),
+            (Some(exchange), Some(to)) => exchange.replace(to),
+        };
+        if is_possible
+            && request.to.is_some()
+            && let Some(entry) = self.tables.lock().tasks.get(&request.task)
+        {
+            entry.abort.abort();
+            store_state(&entry.state, TaskState::Overtaken);
         }
-        self.exchanges.release(&lease.tasks);
+        RedirectAnswer { is_possible }
+    }
+
+    fn abort(&self, tasks: &[TaskId]) {
+        {
+            let tables = self.tables.lock();
+            for entry in tasks.iter().filter_map(|task| tables.tasks.get(task)) {
+                entry.abort.abort();
+            }
+        }
+        self.exchanges.release(tasks);
     }
 
     /// Every task of which something is left.
@@ -295,22 +379,30 @@ impl WorkerState {
 
     pub fn info(&self) -> WorkerInfo {
         let tasks = self.list_tasks().tasks.len() as u32;
+        // A query whose tasks were started at several times holds several leases.
+        let queries: HashSet<QueryId> = self.tables.lock().leases.values().map(|lease| lease.query).collect();
         WorkerInfo {
             node: self.options.address.node.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: sheaf_common::build::id().to_owned(),
             cores: self.options.cores as u32,
             tasks,
-            queries: self.tables.lock().leases.len() as u32,
+            queries: queries.len() as u32,
             exchange_bytes: self.exchanges.buffered_bytes() as u64,
             reserved_bytes: self.options.env.memory_pool.reserved() as u64,
-            memory_limit_bytes: match self.options.env.memory_pool.memory_limit() {
-                MemoryLimit::Finite(bytes) => bytes as u64,
-                MemoryLimit::Infinite | MemoryLimit::Unknown => 0,
-            },
+            memory_limit_bytes: memory_limit(&self.options.env).unwrap_or(0),
             spill_bytes: self.options.env.disk_manager.used_disk_space(),
             started_ms: milliseconds(self.started),
+            draining: self.admission.is_draining(),
         }
     }
+}
+
+/// Memory is refused by whoever comes last: which query that was belongs into the message.
+fn in_query(mut error: WireError, query: QueryId) -> WireError {
+    if error.code == ErrorCode::MemoryRefused && error.origin.is_none() {
+        error.message.push_str(&format!("; query {query}"));
+    }
+    error
 }
 
 /// One task from its start to its event.
@@ -341,7 +433,8 @@ async fn run_task(
             TaskEvent::Finished { task: id, report: Box::new(report) }
         }
         Err(error) => {
-            let error = error.at(Origin { stage: id.stage.0, task: id.task, worker });
+            let error = in_query(error, id.query);
+            let error = error.at(Origin { stage: id.stage.0, task: id.task, attempt: id.attempt, worker });
             tracing::debug!(task = %id, %error, "task failed");
             exchange.fail(error.clone());
             store_state(&state, TaskState::Failed);

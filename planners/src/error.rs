@@ -97,7 +97,11 @@ pub fn wire_of(error: &(dyn Error + 'static)) -> WireError {
         match error.downcast_ref::<std::io::Error>().zip(innermost.as_mut()) {
             // What it does say is whether the same read may succeed later, or on another node.
             Some((io, named)) if named.code == ErrorCode::FileUnreadable => {
-                named.retryable = classify_io(io).retryable;
+                let wire = classify_io(io);
+                named.retryable = wire.retryable;
+                if wire.code == ErrorCode::DiskFull {
+                    *named = wire;
+                }
             }
             Some(_) => {}
             None => innermost = classify(error).or(innermost),
@@ -154,7 +158,12 @@ fn classify_datafusion(error: &DataFusionError) -> Option<WireError> {
         DataFusionError::Execution(text) => WireError::new(code_of_execution(text), text),
         DataFusionError::ResourcesExhausted(text) => WireError::new(ErrorCode::MemoryRefused, text).retryable(),
         DataFusionError::ExecutionJoin(join) if join.is_panic() => {
-            WireError::new(ErrorCode::Internal, join.to_string()).retryable()
+            let text = join.to_string();
+            let text = match sheaf_common::panics::locate(&text) {
+                Some(location) => format!("panic at {location}: {text}"),
+                None => text,
+            };
+            WireError::new(ErrorCode::Internal, text).retryable()
         }
         DataFusionError::ExecutionJoin(_) => WireError::new(ErrorCode::Cancelled, "query execution was interrupted"),
         // These say nothing of their own: their source is looked at next.
@@ -227,6 +236,15 @@ fn classify_store(error: &object_store::Error) -> WireError {
 }
 
 fn classify_io(error: &std::io::Error) -> WireError {
+    if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) {
+        return WireError::new(ErrorCode::DiskFull, format!("the disk is full: {error}")).retryable();
+    }
+    // DataFusion's disk manager has no kind of its own for it.
+    if error.to_string().contains("max_temp_directory_size") {
+        let text =
+            "spill files take all the space that they may (--spill-limit): raise it, or run fewer queries at a time";
+        return WireError::new(ErrorCode::DiskFull, text).retryable();
+    }
     let wire = WireError::new(ErrorCode::FileUnreadable, error.to_string());
     match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => wire,
@@ -355,6 +373,15 @@ mod tests {
     fn errors_of_files() {
         let io = std::io::Error::new(std::io::ErrorKind::NotFound, "no such file");
         check(DataFusionError::IoError(io), ErrorCode::FileUnreadable, false, "no such file");
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let text = "the disk is full: no storage space";
+        check(DataFusionError::IoError(full()), ErrorCode::DiskFull, true, text);
+        let arrow = ArrowError::IoError("no storage space".into(), full());
+        check(DataFusionError::ArrowError(Box::new(arrow), None), ErrorCode::DiskFull, true, text);
+        let limit = std::io::Error::other("more than allowed: datafusion.runtime.max_temp_directory_size");
+        let text =
+            "spill files take all the space that they may (--spill-limit): raise it, or run fewer queries at a time";
+        check(DataFusionError::IoError(limit), ErrorCode::DiskFull, true, text);
         let parquet = ParquetError::General("Invalid Parquet file. Corrupt footer".into());
         let text = "Parquet error: Invalid Parquet file. Corrupt footer";
         check(DataFusionError::ParquetError(Box::new(parquet)), ErrorCode::FileUnreadable, false, text);
@@ -404,11 +431,25 @@ mod tests {
             Busy | DiskFull | FileUnreadable | Internal | MemoryRefused | NoWorker | SpillFailed | Timeout
             | WorkerLost => true,
             // What the statement says, or what it says about the data: the same everywhere and at any time.
-            AccessDenied | ColumnAmbiguous | ColumnNotFound | DatabaseExists | DatabaseNotFound | DivisionByZero
-            | DropDatabaseNotFound | DropTableNotFound | FunctionNotFound | InvalidArgument | InvalidGroupBy
-            | NoDatabaseSelected | OutOfRange | PlanTooLarge | ReadOnlyVariable | SubqueryRows | Syntax
-            | TableExists | TableNotFound | TypeMismatch | UnknownCommand | UnknownConnection | UnknownVariable
-            | Unsupported | ValueCount | WrongVariableValue => false,
+            AccessDenied | CheckViolated | ColumnAmbiguous | ColumnNotFound | ConnectionExists | ConnectionNotFound
+            | DatabaseExists | DatabaseNotFound | DivisionByZero | DropDatabaseNotFound | DropTableNotFound
+            | FunctionNotFound | InvalidArgument | InvalidGroupBy | InvalidJson | InvalidJsonKey | InvalidJsonPath
+            | InvalidRegex | NoDatabaseSelected | NullNotAllowed | OutOfRange | ParameterCount | PlanTooLarge
+            | PluralJsonPath | ReadOnlyVariable | SubqueryRows | Syntax | TableExists | TableNotFound
+            | TypeMismatch | UnknownCommand | UnknownConnection | UnknownVariable | Unsupported | ValueCount
+            | WriteConflict | WrongTemporalValue | WrongVariableValue => false,
+            // Who asks, and what of: accounts and their rights.
+            AccountExists | AccountMissing | AccountOperation | ColumnAccessDenied | DatabaseAccessDenied
+            | GrantToUnknown | IllegalGrant | KillDenied | LoginDenied | NoSuchGrant | NoSuchTableGrant
+            | NoSuchUser | PrivilegeNeeded | RoleCycle | RoleNotGranted | UnknownPlugin | UnknownRole
+            | WrongCurrentPassword | WrongPasswordHash | WrongUsage => false,
+            // Prepared statements in text.
+            NotPreparable | TooManyPrepared | UnknownPrepared => false,
+            // Views, and files whose lines are loaded.
+            CheckOptionOnView | ColumnTwice | DataTruncated | DefinerNotFound | DuplicateColumn | FileNotFound
+            | GlobalVariable | InvalidCharacters | LocalFilesDisabled | NotInsertable | NotUpdatable | NullSupplied
+            | TooFewFields | TooManyFields | TruncatedValue | ValueOutOfRange | ViewColumnCount | ViewInvalid
+            | ViewNotExplained | ViewRecursive | ViewVariable | WrongObject => false,
             // Somebody wanted it so.
             Cancelled => false,
         }
@@ -424,7 +465,7 @@ mod tests {
         let cases = [
             // Disks, networks and stores.
             (DataFusionError::IoError(io(std::io::ErrorKind::TimedOut)), ErrorCode::FileUnreadable, true),
-            (DataFusionError::IoError(io(std::io::ErrorKind::StorageFull)), ErrorCode::FileUnreadable, true),
+            (DataFusionError::IoError(io(std::io::ErrorKind::StorageFull)), ErrorCode::DiskFull, true),
             (arrow(ArrowError::IoError("io".into(), io(std::io::ErrorKind::Other))), ErrorCode::FileUnreadable, true),
             (parquet(ParquetError::External(timed_out())), ErrorCode::FileUnreadable, true),
             (store(object_store::Error::Generic { store: "s3", source: timed_out() }), ErrorCode::FileUnreadable, true),

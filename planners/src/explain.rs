@@ -61,9 +61,18 @@ pub struct AnalyzeInput {
     pub root: Vec<OperatorMetrics>,
     /// The same for each scalar subquery of the plan, in its order.
     pub subqueries: Vec<Vec<OperatorMetrics>>,
+    /// Attempts of all tasks of each stage.
+    pub attempts: BTreeMap<StageId, u32>,
+    /// How often something was run again after a failure or a loss.
+    pub restarts: u32,
+    /// Tasks that had a second attempt beside the first, and those of which the second was read.
+    pub speculated: u32,
+    pub overtaken: u32,
     /// Rows that went to the client, and how long the statement took in all.
     pub output_rows: u64,
     pub elapsed_ms: u64,
+    /// What a reader should know of how it came to run like this.
+    pub notes: Vec<String>,
 }
 
 /// A plan with all that is known of it when it is shown.

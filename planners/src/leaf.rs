@@ -18,8 +18,8 @@ use datafusion::physical_plan::filter_pushdown::{
 };
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
-    SendableRecordBatchStream, Statistics,
+    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions, SendableRecordBatchStream,
+    Statistics,
 };
 use object_store::{ObjectMeta, ObjectStoreExt};
 use sheaf_common::{ErrorCode, WireError};
@@ -74,16 +74,7 @@ impl ExecutionPlan for LeafSlotExec {
         vec![false]
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
+    crate::one_input!();
 
     fn replace_children(
         self: Arc<Self>,
@@ -91,10 +82,6 @@ impl ExecutionPlan for LeafSlotExec {
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(Arc::new(Self::new(self.leaf, children.swap_remove(0), self.properties.partitioning.partition_count())))
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
     }
 
     fn execute(&self, _: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
@@ -243,6 +230,10 @@ pub fn name_files(error: WireError, plan: &Arc<dyn ExecutionPlan>) -> WireError 
         }
         Ok(TreeNodeRecursion::Continue)
     });
+    if files.is_empty() {
+        // It was met elsewhere, and named there.
+        return error;
+    }
     let n_more = files.len().saturating_sub(FILES_NAMED_MAX);
     files.truncate(FILES_NAMED_MAX);
     let more = if n_more > 0 { format!(" and {n_more} more") } else { String::new() };
@@ -274,7 +265,10 @@ fn partitioned_file(split: &FileSplit) -> PartitionedFile {
     if let Some((start, end)) = split.range {
         file.range = Some(FileRange { start: start as i64, end: end as i64 });
     }
-    file
+    match &split.logged {
+        Some(logged) => logged.clone().attach(file),
+        None => file,
+    }
 }
 
 /// Checks that the files of a task are those that the coordinator planned with.
@@ -299,7 +293,8 @@ pub async fn verify_files(
         let Some(store) = stores.get(&leaf.leaf) else { continue };
         let mut seen = "";
         for file in leaf.partitions.iter().flatten().flat_map(files_of) {
-            if seen == file.path {
+            // What a log lists has its name for itself.
+            if seen == file.path || file.logged.is_some() {
                 continue;
             }
             seen = &file.path;
@@ -309,7 +304,9 @@ pub async fn verify_files(
                 let message = format!("file '/{}': {error}", file.path);
                 WireError { retryable, ..WireError::new(ErrorCode::FileUnreadable, message) }
             })?;
-            if meta.size != file.size || meta.last_modified.timestamp_millis() != file.modified_ms {
+            // Without a time it is a file that is written once under a name of its own.
+            let is_older = file.modified_ms != 0 && meta.last_modified.timestamp_millis() != file.modified_ms;
+            if meta.size != file.size || is_older {
                 let text = format!("file changed while the query ran: '/{}'", file.path);
                 return Err(WireError::new(ErrorCode::FileUnreadable, text));
             }

@@ -2,12 +2,23 @@
 //!
 //! Parsing, and whatever walks or drops what comes out of it, may recurse deeply: [`on_big_stack`] makes room.
 
+mod accounts;
+pub mod ast;
+mod cluster;
+mod connections;
+mod copy;
 mod dialect;
+pub mod load;
 mod names;
+mod prepare;
+mod secrets;
 mod set;
 mod shape;
 mod show;
 mod source;
+pub mod table;
+mod versions;
+pub mod view;
 
 use std::sync::Arc;
 
@@ -16,15 +27,28 @@ use datafusion::sql::sqlparser::ast::{Ident, ObjectName, ObjectType, Query, Stat
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Whitespace};
+use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Whitespace};
 
+pub use accounts::{
+    AccountStatement, Credential, GrantTarget, Password, PrivilegeItem, RoleChoice, UserOptions, UserRef, UserSpec,
+};
+pub use cluster::AlterCluster;
+pub use connections::ConnectionStatement;
+pub use copy::{CopyInto, CopyTo};
+pub use load::LoadData;
 pub use names::{OutputName, renamed};
+pub use prepare::{PrepareSource, TextPrepared};
+pub use secrets::is_secret_name;
 pub use set::{Assignment, AssignmentTarget, VariableScope};
 pub use show::{NothingToShow, Show, ShowFilter};
+pub use versions::VersionClause;
 
 use crate::error::PlanError;
+use accounts::AccountParser;
 use shape::Misshapen;
 use source::Source;
+pub use table::TableStatement;
+pub use view::ViewStatement;
 
 /// How a session's text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,13 +65,20 @@ impl SqlDialect {
     }
 }
 
-/// One statement and the text that it came from.
+/// One statement and the text that it came from, without secrets.
 #[derive(Debug, Clone)]
 pub struct Statement {
     pub text: Arc<str>,
     pub kind: StatementKind,
     /// How many values it needs. Each `?` is `$1`, `$2`, … in the tree.
     pub n_parameters: usize,
+}
+
+impl Statement {
+    /// Whether it loads a file that the client has.
+    pub fn wants_clients_file(&self) -> bool {
+        matches!(&self.kind, StatementKind::Load(load) if load.is_local)
+    }
 }
 
 /// What a statement asks for; one interpreter each.
@@ -65,6 +96,10 @@ pub enum StatementKind {
         names: Vec<ObjectName>,
         if_exists: bool,
     },
+    /// Makes, changes or tends a managed table.
+    Table(Box<TableStatement>),
+    View(Box<ViewStatement>),
+    Load(Box<LoadData>),
     Use(Ident),
     Set(Vec<Assignment>),
     Show(Show),
@@ -78,7 +113,16 @@ pub enum StatementKind {
         query_only: bool,
     },
     Transaction(Transaction),
-    /// Accepted for the sake of clients, with nothing to do: `LOCK TABLES`.
+    /// Prepared statements in text.
+    Prepared(TextPrepared),
+    /// Users, roles and rights.
+    Account(Box<AccountStatement>),
+    /// Stored options of object stores.
+    Connection(ConnectionStatement),
+    /// `FLUSH`: there is nothing to flush, but not everybody may ask for it.
+    Flush,
+    AlterCluster(AlterCluster),
+    /// Accepted for the sake of clients, with nothing to do: `LOCK TABLES`, `ALTER TABLE t DISABLE KEYS`.
     Nothing,
     /// Read, but not (yet) ours to run.
     Other(Box<SqlStatement>),
@@ -169,6 +213,7 @@ fn parse_with(source: &Source, dialect: &dyn Dialect, is_mysql: bool) -> Result<
 }
 
 fn parse_statement(source: &Source, tokens: Vec<TokenWithSpan>, dialect: &dyn Dialect) -> Result<Statement, PlanError> {
+    let tokens = versions::fold(tokens);
     let n_parameters = tokens.iter().filter_map(parameter_number).max().unwrap_or(0);
     let is_text = |it: &&TokenWithSpan| {
         it.token != Token::EOF
@@ -181,6 +226,7 @@ fn parse_statement(source: &Source, tokens: Vec<TokenWithSpan>, dialect: &dyn Di
         tokens: &tokens,
         dialect,
         source,
+        secrets: vec![],
     };
     let parsed = parser.parse().and_then(|kind| {
         // Whatever is left is what the client got wrong.
@@ -190,7 +236,13 @@ fn parse_statement(source: &Source, tokens: Vec<TokenWithSpan>, dialect: &dyn Di
         }
     });
     match parsed {
-        Ok(kind) => Ok(Statement { text: Arc::from(source.slice(start..end)), kind, n_parameters }),
+        Ok(kind) => {
+            let text = match parser.secrets.is_empty() {
+                true => secrets::shown(source, &tokens, start..end),
+                false => parser.shown(start, end),
+            };
+            Ok(Statement { text: Arc::from(text), kind, n_parameters })
+        }
         Err(error) => Err(parser.located(error)),
     }
 }
@@ -209,8 +261,11 @@ struct StatementParser<'a> {
     tokens: &'a [TokenWithSpan],
     dialect: &'a dyn Dialect,
     source: &'a Source<'a>,
+    /// Where passwords stand, in order.
+    secrets: Vec<Span>,
 }
 
+#[derive(Debug)]
 enum Failure {
     Parser(ParserError),
     Plan(PlanError),
@@ -228,7 +283,42 @@ impl From<PlanError> for Failure {
     }
 }
 
-impl StatementParser<'_> {
+impl<'a> StatementParser<'a> {
+    /// The statement's text without its passwords: process lists and logs show it.
+    fn shown(&self, start: usize, end: usize) -> String {
+        let mut shown = String::with_capacity(end - start);
+        let mut at = start;
+        for secret in &self.secrets {
+            shown.push_str(self.source.slice(at..self.source.offset(secret.start)));
+            shown.push_str("<secret>");
+            at = self.source.offset(secret.end);
+        }
+        shown.push_str(self.source.slice(at..end));
+        shown
+    }
+
+    fn accounts(&mut self) -> AccountParser<'_, 'a> {
+        AccountParser { parser: &mut self.sql, secrets: &mut self.secrets }
+    }
+
+    /// Whether the `n`-th token from here is one of these words, unquoted.
+    fn is_word(&self, n: usize, words: &[&str]) -> bool {
+        match &self.sql.peek_nth_token_ref(n).token {
+            Token::Word(word) if word.quote_style.is_none() => {
+                words.iter().any(|it| word.value.eq_ignore_ascii_case(it))
+            }
+            _ => false,
+        }
+    }
+
+    fn account(
+        &mut self,
+        read: impl FnOnce(&mut AccountParser) -> Result<AccountStatement, Failure>,
+    ) -> Result<StatementKind, Failure> {
+        self.sql.advance_token();
+        Ok(StatementKind::Account(Box::new(read(&mut self.accounts())?)))
+    }
+
     fn parse(&mut self) -> Result<StatementKind, Failure> {
         let first = self.sql.peek_token().token;
         let keyword = match &first {
@@ -246,6 +336,9 @@ impl StatementParser<'_> {
             }
             Keyword::SET => {
                 self.sql.advance_token();
+                if let Some(account) = self.accounts().set()? {
+                    return Ok(StatementKind::Account(Box::new(account)));
+                }
                 let mut assignments = set::parse(&mut self.sql)?;
                 for assignment in &mut assignments {
                     self.settle(&mut assignment.value)?;
@@ -262,8 +355,34 @@ impl StatementParser<'_> {
                 let connection_id = self.sql.parse_literal_uint()?;
                 Ok(StatementKind::Kill { connection_id, query_only: kind == Some(Keyword::QUERY) })
             }
+            Keyword::CREATE if self.is_word(1, &["USER", "ROLE"]) => self.account(|it| it.create()),
+            Keyword::CREATE | Keyword::DROP if connections::is_next(&self.sql) => {
+                Ok(StatementKind::Connection(connections::parse(&mut self.sql)?))
+            }
+            Keyword::ALTER if cluster::is_next(&self.sql) => {
+                self.sql.advance_token();
+                self.sql.advance_token();
+                Ok(StatementKind::AlterCluster(cluster::parse(&mut self.sql)?))
+            }
+            Keyword::CREATE if self.is_view(1) || (self.is_word(1, &["OR"]) && self.is_view(3)) => self.parse_view(),
             Keyword::CREATE => self.parse_create(),
+            Keyword::ALTER if self.is_view(1) => self.parse_view(),
+            Keyword::ALTER if self.switches_keys()? => Ok(StatementKind::Nothing),
+            Keyword::ALTER if self.is_word(1, &["USER"]) => self.account(|it| it.alter()),
+            Keyword::DROP if self.is_word(1, &["USER", "ROLE"]) => self.account(|it| it.drop()),
+            Keyword::PREPARE | Keyword::EXECUTE | Keyword::DEALLOCATE => self.parse_prepared(keyword),
+            Keyword::DROP if self.is_word(1, &["PREPARE"]) => self.parse_prepared(keyword),
             Keyword::DROP => self.parse_drop(),
+            Keyword::RENAME if self.is_word(1, &["USER"]) => self.account(|it| it.rename()),
+            Keyword::GRANT => self.account(|it| it.grant()),
+            Keyword::REVOKE => self.account(|it| it.revoke()),
+            Keyword::FLUSH => {
+                match self.sql.parse_statement()? {
+                    // A lock that is not held must not be promised.
+                    SqlStatement::Flush { read_lock: false, export: false, .. } => Ok(StatementKind::Flush),
+                    other => Ok(StatementKind::Other(Box::new(other))),
+                }
+            }
             Keyword::BEGIN
             | Keyword::START
             | Keyword::COMMIT
@@ -273,22 +392,43 @@ impl StatementParser<'_> {
             Keyword::SELECT | Keyword::WITH | Keyword::VALUES | Keyword::TABLE | Keyword::FROM => {
                 Ok(StatementKind::Query(Box::new(self.parse_query()?)))
             }
-            Keyword::LOAD if self.is_load_data() => {
-                let message = "LOAD DATA is not supported, since tables cannot be written to yet; CREATE EXTERNAL TABLE \
-                               reads files where they are";
-                Err(PlanError::Unsupported(message.to_owned()).into())
-            }
+            Keyword::LOAD if self.is_load_data() => self.parse_load(),
+            Keyword::COPY => Ok(StatementKind::Table(Box::new(self.parse_copy()?))),
             _ if first == Token::LParen => Ok(StatementKind::Query(Box::new(self.parse_query()?))),
-            _ => match self.sql.parse_statement()? {
-                SqlStatement::LockTables { .. } | SqlStatement::UnlockTables => Ok(StatementKind::Nothing),
-                other => Ok(StatementKind::Other(Box::new(other))),
-            },
+            _ => {
+                if let Some(statement) = self.parse_table_care()? {
+                    return Ok(StatementKind::Table(Box::new(statement)));
+                }
+                match self.sql.parse_statement()? {
+                    SqlStatement::LockTables { .. } | SqlStatement::UnlockTables => Ok(StatementKind::Nothing),
+                    other => self.table_statement(other),
+                }
+            }
         }
+    }
+
+    /// `ALTER TABLE t DISABLE | ENABLE KEYS`, which every dump says around its rows: there are no keys. Takes it if it is one.
+    fn switches_keys(&mut self) -> Result<bool, Failure> {
+        let taken = self.sql.maybe_parse(|sql| {
+            sql.expect_keywords(&[Keyword::ALTER, Keyword::TABLE])?;
+            sql.parse_object_name(false)?;
+            sql.expect_one_of_keywords(&[Keyword::DISABLE, Keyword::ENABLE])?;
+            match sql.next_token() {
+                token if matches!(&token.token, Token::Word(word) if word.value.eq_ignore_ascii_case("KEYS")) => Ok(()),
+                other => sql.expected("KEYS", other),
+            }
+        })?;
+        Ok(taken.is_some())
     }
 
     /// MySQL's `LOAD DATA [LOCAL] INFILE`, which the parser takes for a statement of Hive's.
     fn is_load_data(&self) -> bool {
         matches!(&self.sql.peek_nth_token_ref(1).token, Token::Word(word) if word.keyword == Keyword::DATA)
+    }
+
+    fn parse_prepared(&mut self, keyword: Keyword) -> Result<StatementKind, Failure> {
+        self.sql.advance_token();
+        Ok(StatementKind::Prepared(prepare::parse(&mut self.sql, keyword)?))
     }
 
     fn parse_query(&mut self) -> Result<QueryStatement, Failure> {
@@ -352,6 +492,13 @@ impl StatementParser<'_> {
             let format = format.unwrap_or(ExplainFormat::Text);
             return Ok(StatementKind::Explain(Box::new(ExplainStatement { query, analyze, format })));
         }
+        if matches!(&self.sql.peek_token_ref().token, Token::Word(word) if word.value.eq_ignore_ascii_case("history"))
+            && matches!(self.sql.peek_nth_token_ref(1).token, Token::Word(_))
+        {
+            self.sql.advance_token();
+            let table = self.sql.parse_object_name(false)?;
+            return Ok(StatementKind::Table(Box::new(TableStatement::History(table))));
+        }
         let _ = self.sql.parse_keyword(Keyword::TABLE);
         let table = self.sql.parse_object_name(false)?;
         let column = match self.sql.peek_token_ref().token {
@@ -393,6 +540,7 @@ impl StatementParser<'_> {
                 Ok(StatementKind::CreateDatabase(self.parse_create_database()?))
             }
             "EXTERNAL" | "UNBOUNDED" => self.parse_create_external_table(),
+            "TABLE" => self.parse_create_table(),
             _ => Ok(StatementKind::Other(Box::new(self.sql.parse_statement()?))),
         }
     }
@@ -467,6 +615,9 @@ impl StatementParser<'_> {
         match statement {
             SqlStatement::Drop { object_type: ObjectType::Table, if_exists, names, .. } => {
                 Ok(StatementKind::DropTable { names, if_exists })
+            }
+            SqlStatement::Drop { object_type: ObjectType::View, if_exists, names, .. } => {
+                Ok(StatementKind::View(Box::new(ViewStatement::Drop { names, if_exists })))
             }
             SqlStatement::Drop {
                 object_type: ObjectType::Schema | ObjectType::Database, if_exists, mut names, ..

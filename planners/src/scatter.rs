@@ -40,7 +40,9 @@ use datafusion::physical_plan::{Distribution as Requirement, ExecutionPlan, Exec
 use sheaf_common::StageId;
 
 use crate::boundary::NetworkBoundaryExec;
+use crate::keep_nan::KeepNan;
 use crate::leaf::{LeafSlotExec, strip_splits};
+use crate::namesakes::guarded;
 use crate::splits::{LeafSplits, PlanSplits, statistics};
 use crate::stage::{BoundaryKind, DistributedPlan, Leaf, ScalarSubquery, StageOutput, StagePlan};
 
@@ -501,6 +503,7 @@ impl Scatter<'_> {
     /// Ends the open stage with this output; returns its id and its tasks.
     fn close(&mut self, plan: PlanRef, distribution: Distribution, output: StageOutput) -> Result<(StageId, usize)> {
         let plan = FilterPushdown::new_post_optimization().optimize(plan, self.config)?;
+        let plan = KeepNan.optimize(plan, self.config)?;
         let plan = SanityCheckPlan::new().optimize(plan, self.config)?;
         let (plan, leaves, inputs) = self.take_leaves(plan)?;
         let task_count = match distribution {
@@ -601,7 +604,7 @@ impl Scatter<'_> {
 /// Nodes whose output partition `i` is made of nothing but their inputs' partitions `i`. A node that is not named here
 /// runs in one task: never wrong, at worst slow.
 fn works_by_partition(plan: &dyn ExecutionPlan) -> bool {
-    const NAMES: [&str; 18] = [
+    const NAMES: [&str; 19] = [
         "AggregateExec",
         "AsyncFuncExec",
         "BoundedWindowAggExec",
@@ -618,6 +621,7 @@ fn works_by_partition(plan: &dyn ExecutionPlan) -> bool {
         "SortExec",
         "SortMergeJoinExec",
         "SymmetricHashJoinExec",
+        "TableSinkExec",
         "UnnestExec",
         "WindowAggExec",
     ];
@@ -719,7 +723,8 @@ pub fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     let post = FilterPushdown::new_post_optimization();
     rules.retain(|rule| rule.name() != post.name());
-    rules
+    rules.push(Arc::new(KeepNan));
+    guarded(rules)
 }
 
 #[cfg(test)]

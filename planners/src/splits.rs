@@ -19,6 +19,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 
+use crate::data_file::{DeletedRows, LoggedFile};
 use crate::generator::GeneratorExec;
 use crate::leaf::file_scan;
 use crate::stage::{FileSplit, Split};
@@ -195,24 +196,40 @@ fn row_groups(file: &PartitionedFile, footer: &ParquetMetaData) -> Vec<Split> {
     if footer.row_groups().iter().any(|group| group.num_columns() == 0) {
         return vec![Split::File(whole_file(file))];
     }
-    let mut groups: Vec<(u64, u64)> = footer
+    let mut first_row = 0;
+    let mut groups: Vec<RowGroup> = footer
         .row_groups()
         .iter()
         .map(|group| {
             // The same offset by which the reader decides whether a row group starts in its range.
             let first = group.column(0);
             let start = first.dictionary_page_offset().unwrap_or_else(|| first.data_page_offset());
-            (start.max(0) as u64, group.compressed_size().max(1) as u64)
+            let rows = (first_row, first_row + group.num_rows().max(0) as u64);
+            first_row = rows.1;
+            RowGroup { start: start.max(0) as u64, weight: group.compressed_size().max(1) as u64, rows }
         })
         .collect();
     groups.sort_unstable();
     // Each range ends where the next begins, so that neighbours can be joined again.
-    let ends: Vec<u64> = groups.iter().skip(1).map(|(start, _)| *start).chain([file.object_meta.size]).collect();
-    groups
-        .into_iter()
-        .zip(ends)
-        .map(|((start, weight), end)| Split::File(FileSplit { range: Some((start, end)), weight, ..whole_file(file) }))
-        .collect()
+    let ends: Vec<u64> = groups.iter().skip(1).map(|group| group.start).chain([file.object_meta.size]).collect();
+    // Not with all deleted rows of the file: each split has its own.
+    let logged = LoggedFile::of(file);
+    let deleted = logged.and_then(|it| it.deleted.as_ref());
+    let whole = FileSplit { logged: None, ..whole_file(file) };
+    let split = |(group, end): (RowGroup, u64)| {
+        let deleted = deleted.map(|it: &DeletedRows| it.within(group.rows.0, group.rows.1));
+        let logged = logged.map(|_| LoggedFile { deleted });
+        Split::File(FileSplit { range: Some((group.start, end)), weight: group.weight, logged, ..whole.clone() })
+    };
+    groups.into_iter().zip(ends).map(split).collect()
+}
+
+/// Where a row group lies in its file, in bytes and in rows.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct RowGroup {
+    start: u64,
+    weight: u64,
+    rows: (u64, u64),
 }
 
 fn planned_range(file: &PartitionedFile) -> FileSplit {
@@ -230,6 +247,7 @@ fn whole_file(file: &PartitionedFile) -> FileSplit {
         range: None,
         partition_values: file.partition_values.clone(),
         weight: file.object_meta.size,
+        logged: LoggedFile::of(file).cloned(),
     }
 }
 

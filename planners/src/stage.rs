@@ -9,6 +9,8 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use sheaf_common::StageId;
 
+use crate::data_file::LoggedFile;
+
 /// How the rows of one stage get to the tasks of the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BoundaryKind {
@@ -62,7 +64,7 @@ pub struct FileSplit {
     pub path: String,
     /// Bytes of the whole file when the query was planned.
     pub size: u64,
-    /// Modification time when the query was planned, in milliseconds since the epoch.
+    /// Modification time when the query was planned, in milliseconds since the epoch; 0 where a name is used once only.
     pub modified_ms: i64,
     pub etag: Option<String>,
     /// First byte of the range. `None`: the whole file, which also serves formats that cannot be cut.
@@ -71,6 +73,8 @@ pub struct FileSplit {
     pub partition_values: Vec<ScalarValue>,
     /// Bytes that reading it costs, for balancing only.
     pub weight: u64,
+    /// What the table's log says of the file; of its deleted rows those that lie in `range`.
+    pub logged: Option<LoggedFile>,
 }
 
 /// The unit of scan work.

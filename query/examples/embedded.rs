@@ -42,7 +42,7 @@ use sheaf_planners::leaf::{DistributedTaskContext, instantiate};
 use sheaf_planners::reschedule::{PlacedTask, place};
 use sheaf_planners::scatter::physical_rules;
 use sheaf_planners::stage::StagePlan;
-use sheaf_planners::{ScatterOptimizer, StaticWorkers, TaskEstimator, Worker, WorkerResolver, splits};
+use sheaf_planners::{Homes, ScatterOptimizer, StaticWorkers, TaskEstimator, Worker, WorkerResolver, splits};
 
 const N_WORKERS: usize = 3;
 const N_READINGS: u64 = 100_000;
@@ -225,7 +225,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (runtime, partitions) = (context.runtime_env(), scatter.partitions());
     let splits = splits::of_plan(&physical, &runtime, workers.len(), partitions, Some(&EveryWorker)).await?;
     let plan = scatter.optimize(&physical, &splits, context.state().config_options())?;
-    let placement = place(&plan, QUERY, &workers)?;
+    let placement = place(&plan, QUERY, &workers, &Homes::default())?;
     for line in (Explained { plan: &plan, placement: &placement, coordinator: "this program", analyze: None }).text() {
         println!("{line}");
     }
@@ -277,9 +277,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             coordinator: "this program".into(),
             worker: worker.id.clone(),
             config: vec![],
-            settings: Settings::default(),
+            // Nothing here runs a task again, so that nothing has to be kept for it.
+            settings: Settings { fault_tolerance: false, ..Settings::default() },
             now_ns: 0,
             deadline_ms: 0,
+            stores: vec![],
             stages: plan.stages.iter().map(submit).filter(|stage| !stage.tasks.is_empty()).collect(),
         };
         leases.push(client.submit(&address(worker), request, WAIT).await?);

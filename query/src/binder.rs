@@ -3,15 +3,19 @@
 //! MySQL does not tell `Name` from `NAME` in columns and aliases; the planner compares letter by letter. So every name
 //! of a tree is first given one spelling: that of the column or table that it can mean, else small letters.
 
+mod lists;
+pub mod origins;
 mod provider;
 mod spelling;
+pub(crate) mod views;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::catalog::{SchemaProvider, TableProvider};
-use datafusion::common::ResolvedTableReference;
+use datafusion::common::{ResolvedTableReference, ScalarValue};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
@@ -19,13 +23,19 @@ use datafusion::logical_expr::{LogicalPlan, TableSource};
 use datafusion::sql::parser::Statement as DFStatement;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, Query, SelectItem, SetExpr, Statement as SqlStatement, TableFactor, Visit, Visitor,
+    Expr, Ident, ObjectName, ObjectNamePart, Query, SelectItem, SetExpr, Statement as SqlStatement, TableAlias,
+    TableFactor, Visit, VisitMut, Visitor, VisitorMut,
 };
-use sheaf_planners::parser::on_big_stack;
+use sheaf_planners::parser::{VersionClause, on_big_stack};
 
+use crate::access::{Privilege, Restricted, Rights, SessionRights, check_columns};
 use crate::catalog::CATALOG;
 use crate::error::QueryError;
+use crate::functions::reads_nothing;
+use crate::tables::delta::{self, AsOf, DeltaTable};
 use crate::tables::files::looks_like_path;
+use crate::tables::view::View;
+use crate::tables::{TableError, wire};
 pub(crate) use provider::Provider;
 use spelling::Spelling;
 
@@ -34,26 +44,86 @@ const DATABASE_OF_FILES: &str = "system";
 
 /// Plans a query whose variables and parameters have been settled.
 ///
-/// `state` says which database is current, by its default schema; empty is none. Errs with what a name cannot mean.
-pub async fn bind(state: &SessionState, mut query: Box<Query>, is_mysql: bool) -> Result<LogicalPlan, QueryError> {
-    let names = on_big_stack(|| Relations::of(query.as_ref()));
+/// `state` says which database is current, by its default schema; empty is none. `caught_up` is waited for if the query
+/// names tables at all, or reads files. Errs with what a name cannot mean.
+pub async fn bind(
+    state: &SessionState,
+    query: Box<Query>,
+    is_mysql: bool,
+    caught_up: impl Future<Output = Result<(), QueryError>>,
+) -> Result<LogicalPlan, QueryError> {
+    bind_over(state, query, is_mysql, caught_up, &HashMap::new()).await
+}
+
+/// The same, where some names without a database stand for given tables.
+pub async fn bind_over(
+    state: &SessionState,
+    mut query: Box<Query>,
+    is_mysql: bool,
+    caught_up: impl Future<Output = Result<(), QueryError>>,
+    given: &HashMap<String, Arc<dyn TableProvider>>,
+) -> Result<LogicalPlan, QueryError> {
+    let names = on_big_stack(|| {
+        let ControlFlow::Continue(()) = VisitMut::visit(query.as_mut(), &mut Versions);
+        Relations::of(query.as_ref())
+    });
+    if !names.relations.is_empty() || names.reads_files {
+        caught_up.await?;
+    }
     let mut tables: HashMap<ResolvedTableReference, Arc<dyn TableSource>> = HashMap::new();
     let mut spelling = Spelling::new(is_mysql);
+    let rights = rights_of(state);
+    let mut restricted = vec![];
     for name in &names.relations {
         let parts = name_parts(name)?;
         let is_cte = parts.len() == 1 && names.ctes.iter().any(|it| it.eq_ignore_ascii_case(&parts[0].value));
+        if let ([part], true) = (parts.as_slice(), !given.is_empty())
+            && let Some(table) = given.get(&part.value)
+        {
+            let schema = state.config_options().catalog.default_schema.as_str();
+            let reference = ResolvedTableReference {
+                catalog: CATALOG.into(),
+                schema: schema.into(),
+                table: part.value.as_str().into(),
+            };
+            spelling.add_table(name, &reference, table.schema().as_ref());
+            tables.insert(reference, provider_as_source(Arc::clone(table)));
+            continue;
+        }
+        let is_path = !is_cte && is_path(state, &parts);
+        if is_path {
+            // Before the file is looked for: whether it is there is told to nobody else.
+            rights.need(&[Privilege::File])?;
+        }
         let found = match find_table(state, &parts).await {
             Ok(found) => found,
             // What a WITH clause names need not exist elsewhere.
             Err(_) if is_cte => continue,
-            Err(error) => return Err(error),
+            Err(error) => return Err(hidden(&rights, error)),
         };
-        spelling.add_table(name, &found.reference, found.table.schema().as_ref());
-        tables.insert(found.reference, provider_as_source(found.table));
+        match may_read(&rights, &found) {
+            _ if is_path => {}
+            Ok(None) => {}
+            Ok(Some(table)) => restricted.push(table),
+            // The name means what the WITH clause calls so.
+            Err(_) if is_cte => continue,
+            Err(error) => return Err(error),
+        }
+        views::note(state, &found);
+        let table = match found.table.downcast_ref::<View>() {
+            Some(view) => match views::expanded(state, view).await {
+                Ok(table) => table,
+                Err(_) if is_cte => continue,
+                Err(error) => return Err(error),
+            },
+            None => found.table,
+        };
+        spelling.add_table(name, &found.reference, table.schema().as_ref());
+        tables.insert(found.reference, provider_as_source(table));
     }
-    on_big_stack(|| {
+    let plan = on_big_stack(|| {
         spelling.apply(query.as_mut());
-        let provider = Provider { state, tables };
+        let provider = Provider::new(state, tables, is_mysql);
         let mut options = ParserOptions::from(&state.config_options().sql_parser);
         options.enable_ident_normalization = false;
         let plan = |query: Box<Query>| {
@@ -63,14 +133,65 @@ pub async fn bind(state: &SessionState, mut query: Box<Query>, is_mysql: bool) -
         if !is_mysql {
             return plan(query).map_err(QueryError::from);
         }
-        match plan(query.clone()) {
+        let plan = match plan(query.clone()) {
             Err(error) if is_namesake(&error) => {
                 part_columns(&mut query.body);
-                plan(query).map_err(QueryError::from)
+                plan(query)?
             }
-            planned => planned.map_err(QueryError::from),
+            planned => planned?,
+        };
+        Ok::<_, QueryError>(lists::with_comparable_lists(plan)?)
+    })?;
+    on_big_stack(|| check_columns(&rights, &restricted, &plan))?;
+    Ok(plan)
+}
+
+/// The names in a query's FROM clauses, those of its WITH clauses included. Recurses: call it where the stack grows.
+pub(crate) fn named_relations(query: &Query) -> Vec<ObjectName> {
+    Relations::of(query).relations
+}
+
+fn rights_of(state: &SessionState) -> Arc<Rights> {
+    let rights = state.config().get_extension::<SessionRights>();
+    rights.map_or_else(|| Arc::new(Rights::all()), |it| Arc::clone(it.rights()))
+}
+
+/// Whether a name means files and not a table that is called so.
+pub(crate) fn is_path(state: &SessionState, parts: &[Ident]) -> bool {
+    let Some((table, before)) = parts.split_last() else { return false };
+    let default = state.config_options().catalog.default_schema.as_str();
+    let database = before.last().map_or(default, |it| it.value.as_str());
+    let (table, _) = VersionClause::split(&table.value);
+    let is_named = || find_database(state, database).is_ok_and(|(_, schema)| schema.table_exist(table));
+    looks_like_path(table) && !is_named()
+}
+
+/// Whether a table may be read; the table itself where only some of its columns may.
+fn may_read(rights: &Rights, found: &FoundTable) -> Result<Option<Restricted>, QueryError> {
+    let (database, named) = (&*found.reference.schema, &*found.reference.table);
+    // A version of a table is read by the right to the table.
+    let (table, version) = VersionClause::split(named);
+    let select = Privilege::Select;
+    if rights.on_table(database, table).has(select) {
+        return Ok(None);
+    }
+    // Columns are told by the table's own name; an older version may have others besides.
+    match version.is_none() && rights.on_any_column(database, table).has(select) {
+        true => Ok(Some(Restricted { database: database.to_owned(), table: table.to_owned() })),
+        false => Err(rights.denied_table(select.name(), table).into()),
+    }
+}
+
+/// What somebody is told of a table that was not found: nothing, if it might not be read either.
+fn hidden(rights: &Rights, error: QueryError) -> QueryError {
+    let select = Privilege::Select.name();
+    match &error {
+        QueryError::TableNotFound { database, table } if !rights.sees_table(database, table) => {
+            rights.denied_table(select, table).into()
         }
-    })
+        QueryError::DatabaseNotFound { name } if !rights.sees_database(name) => rights.denied_database(name).into(),
+        _ => error,
+    }
 }
 
 /// Whether the planner refused two columns that it would call by one name, as it does with `a` and `t.a`.
@@ -103,8 +224,46 @@ pub struct FoundTable {
     pub table: Arc<dyn TableProvider>,
 }
 
-/// Looks up `t`, `db.t` or `def.db.t`: letter by letter, then in small letters, then in any that fits alone.
+/// Looks up `t`, `db.t` or `def.db.t`, with a version behind it or without; a query sees one version of it throughout.
 pub async fn find_table(state: &SessionState, parts: &[Ident]) -> Result<FoundTable, QueryError> {
+    let mut parts = parts.to_vec();
+    let mut clause = None;
+    if let Some(last) = parts.last_mut() {
+        let (table, version) = VersionClause::split(&last.value);
+        (last.value, clause) = (table.to_owned(), version);
+    }
+    let FoundTable { reference, table } = find_newest(state, &parts).await?;
+    let failed = |error: TableError| QueryError::Wire(wire(&error));
+    let Some(clause) = clause else {
+        let table = delta::pinned(state, table).await.map_err(failed)?;
+        return Ok(FoundTable { reference, table });
+    };
+    let Some(versioned) = table.downcast_ref::<DeltaTable>() else {
+        let what = format!("{}.{}{clause}: it is not a Delta table, and so", reference.schema, reference.table);
+        return Err(QueryError::unsupported(what));
+    };
+    let versioned = versioned.as_of(&as_of(state, &clause)?).await.map_err(failed)?;
+    let name = format!("{}{clause}", reference.table);
+    let reference = ResolvedTableReference { table: name.into(), ..reference };
+    Ok(FoundTable { reference, table: Arc::new(versioned) })
+}
+
+/// A time is one of the session's time zone, unless it names its own.
+fn as_of(state: &SessionState, clause: &VersionClause) -> Result<AsOf, QueryError> {
+    let text = match clause {
+        VersionClause::Version(version) => return Ok(AsOf::Version(*version)),
+        VersionClause::Timestamp(text) => text,
+    };
+    let zone = state.config_options().execution.time_zone.as_deref().unwrap_or("UTC");
+    let in_zone = DataType::Timestamp(TimeUnit::Millisecond, Some(zone.into()));
+    match ScalarValue::try_from_string(text.clone(), &in_zone) {
+        Ok(ScalarValue::TimestampMillisecond(Some(at), _)) => Ok(AsOf::Timestamp(at)),
+        _ => Err(QueryError::InvalidArgument(format!("'{text}' is not a time, such as '2024-01-31 12:00:00'"))),
+    }
+}
+
+/// Letter by letter, then in small letters, then in any that fits alone.
+async fn find_newest(state: &SessionState, parts: &[Ident]) -> Result<FoundTable, QueryError> {
     let (database, table) = match parts {
         [table] => (None, table),
         [database, table] => (Some(&database.value), table),
@@ -171,10 +330,27 @@ pub fn find_database(state: &SessionState, name: &str) -> Result<(String, Arc<dy
 
 /// The parts of a name as identifiers.
 pub fn name_parts(name: &ObjectName) -> Result<Vec<Ident>, QueryError> {
-    let part = |it: &datafusion::sql::sqlparser::ast::ObjectNamePart| {
-        it.as_ident().cloned().ok_or_else(|| QueryError::unsupported(format!("the name {name}")))
-    };
+    let part =
+        |it: &ObjectNamePart| it.as_ident().cloned().ok_or_else(|| QueryError::unsupported(format!("the name {name}")));
     name.0.iter().map(part).collect()
+}
+
+/// Lets a table of a version be called by its name alone, as the table itself can.
+struct Versions;
+
+impl VisitorMut for Versions {
+    type Break = std::convert::Infallible;
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
+        if let TableFactor::Table { name, alias: alias @ None, .. } = factor
+            && let Some(ObjectNamePart::Identifier(ident)) = name.0.last()
+            && let (table, Some(_)) = VersionClause::split(&ident.value)
+        {
+            let name = Ident { value: table.to_owned(), ..ident.clone() };
+            *alias = Some(TableAlias { explicit: true, name, columns: vec![], at: None });
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// What a query's FROM clauses name, and what its WITH clauses do.
@@ -182,6 +358,8 @@ pub fn name_parts(name: &ObjectName) -> Result<Vec<Ident>, QueryError> {
 struct Relations {
     relations: Vec<ObjectName>,
     ctes: BTreeSet<String>,
+    /// By a function, which needs a right of its own.
+    reads_files: bool,
 }
 
 impl Relations {
@@ -212,8 +390,13 @@ impl Visitor for Relations {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
-        if let TableFactor::Table { name, args: None, .. } = factor {
-            self.add(name);
+        match factor {
+            TableFactor::Table { name, args: None, .. } => self.add(name),
+            TableFactor::Table { name, .. } => {
+                let function = name.0.last().and_then(|it| it.as_ident()).map_or("", |it| it.value.as_str());
+                self.reads_files |= !reads_nothing(function);
+            }
+            _ => {}
         }
         ControlFlow::Continue(())
     }

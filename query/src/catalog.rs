@@ -1,27 +1,32 @@
-//! Databases and their tables: what names stand for, kept over a restart.
+//! Databases and their tables: what names stand for.
 //!
-//! [`Catalog`] is the state and its changes; [`provider`] shows it to DataFusion; [`names`] finds names that differ
-//! only in case. One process for now: each change is on disk before it is visible.
+//! [`Catalog`] looks at the definitions of a [`DefinitionStore`] and changes them; [`provider`] shows them to
+//! DataFusion; [`names`] finds names that differ only in case; [`import`] takes over the file of earlier versions.
 
+pub mod connection;
 pub mod definition;
+pub mod import;
 pub mod names;
 pub mod provider;
-mod store;
+pub mod views;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::datatypes::SchemaRef;
-use parking_lot::{Mutex, RwLock};
+use serde::de::DeserializeOwned;
+pub use sheaf_common::definitions::IfExists;
+use sheaf_common::definitions::{Change, Definitions, Effect, Object, Record, Refusal};
 use sheaf_common::{Classify, ErrorCode};
 use sheaf_planners::generator::TpchTable;
 
-pub use definition::{DatabaseDef, DatabaseEngine, TableDef};
+use definition::text_of;
+pub use definition::{DatabaseDef, DatabaseEngine, TableDef, TableSource};
 use names::find;
-use store::CatalogFile;
+pub use views::ViewDef;
 
+use crate::definitions::{DefinitionError, DefinitionStore, TIMEOUT};
 use crate::system;
 use crate::tables::TableError;
 
@@ -44,6 +49,9 @@ pub enum CatalogError {
     TableExists { database: String, table: String },
     #[error("table '{database}.{table}' does not exist")]
     TableNotFound { database: String, table: String },
+    /// `DROP VIEW` or `ALTER VIEW` of a table.
+    #[error("'{database}.{table}' is not VIEW")]
+    NotView { database: String, table: String },
     /// A DROP of what is not there; MySQL has numbers of their own for it.
     #[error("can't drop database '{database}': it does not exist")]
     DropDatabaseNotFound { database: String },
@@ -57,13 +65,29 @@ pub enum CatalogError {
     ReadOnly { database: String },
     #[error("'{name}' cannot be a name: {reason}")]
     Name { name: String, reason: &'static str },
+    #[error("connection '{connection}' exists already")]
+    ConnectionExists { connection: String },
+    #[error("connection '{connection}' does not exist")]
+    ConnectionNotFound { connection: String },
+    /// What a connection is to be, or that it is to go.
+    #[error("connection is wrong: {reason}")]
+    Connection { reason: String },
     /// An option of a database's engine.
     #[error("database engine is wrong: {reason}")]
     Engine { reason: String },
     /// The files of a table.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// The catalog's file could not be read or written: the operator's to mend.
+    /// Somebody else changed the table first. Read it again, and decide again.
+    #[error("table '{database}.{table}' was changed by another statement")]
+    VersionChanged { database: String, table: String },
+    /// The store of definitions refused for a reason of its own, or failed.
+    #[error(transparent)]
+    Definitions(DefinitionError),
+    /// A newer server defined it.
+    #[error("the definition of {object} cannot be read by this version: {reason}")]
+    Unreadable { object: String, reason: String },
+    /// The file of an earlier version could not be read or moved: the operator's to mend.
     #[error("could not access the catalog file {path:?}")]
     File { path: PathBuf, source: std::io::Error },
     /// The catalog's file is damaged. It is left as it is.
@@ -81,11 +105,19 @@ impl Classify for CatalogError {
             Self::DatabaseNotFound { .. } => ErrorCode::DatabaseNotFound,
             Self::TableExists { .. } => ErrorCode::TableExists,
             Self::TableNotFound { .. } => ErrorCode::TableNotFound,
+            Self::NotView { .. } => ErrorCode::WrongObject,
             Self::DropDatabaseNotFound { .. } => ErrorCode::DropDatabaseNotFound,
             Self::DropTableNotFound { .. } => ErrorCode::DropTableNotFound,
             Self::ReadOnly { .. } => ErrorCode::AccessDenied,
-            Self::NotEmpty { .. } | Self::Name { .. } | Self::Engine { .. } => ErrorCode::InvalidArgument,
+            Self::ConnectionExists { .. } => ErrorCode::ConnectionExists,
+            Self::ConnectionNotFound { .. } => ErrorCode::ConnectionNotFound,
+            Self::NotEmpty { .. } | Self::Name { .. } | Self::Engine { .. } | Self::Connection { .. } => {
+                ErrorCode::InvalidArgument
+            }
             Self::Table(error) => error.code(),
+            Self::VersionChanged { .. } => ErrorCode::Busy,
+            Self::Definitions(error) => error.code(),
+            Self::Unreadable { .. } => ErrorCode::Unsupported,
             Self::File { .. } | Self::Damaged { .. } | Self::NewerVersion { .. } => ErrorCode::FileUnreadable,
         }
     }
@@ -93,22 +125,13 @@ impl Classify for CatalogError {
     fn is_retryable(&self) -> bool {
         match self {
             Self::Table(error) => error.is_retryable(),
+            Self::Definitions(error) => error.is_retryable(),
             _ => false,
         }
     }
 }
 
 type Result<T> = std::result::Result<T, CatalogError>;
-
-/// What to do where the name is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IfExists {
-    Fail,
-    /// IF NOT EXISTS.
-    Keep,
-    /// OR REPLACE.
-    Replace,
-}
 
 /// Whether a database is the users' or made by the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,77 +155,64 @@ pub struct DatabaseInfo {
 pub struct TableInfo {
     pub database: String,
     pub name: String,
-    /// `BASE TABLE` or `SYSTEM VIEW`, as `information_schema.TABLES` says.
+    /// `BASE TABLE`, `VIEW` or `SYSTEM VIEW`, as `information_schema.TABLES` says.
     pub table_type: &'static str,
-    /// `PARQUET`, `CSV`, `JSON`, `TPCH`, `SYSTEM`.
+    /// `PARQUET`, `CSV`, `JSON`, `TPCH`, `SYSTEM`; empty for a view.
     pub engine: &'static str,
     pub schema: SchemaRef,
     pub created_ms: Option<i64>,
     /// How it was created, for tables that a statement created.
     pub def: Option<Arc<TableDef>>,
+    /// Of the definition, for the same tables.
+    pub version: Option<u64>,
+    /// What a view stands for.
+    pub view: Option<Arc<ViewDef>>,
 }
 
-type Databases = BTreeMap<String, Arc<DatabaseDef>>;
+impl TableInfo {
+    pub fn is_view(&self) -> bool {
+        self.view.is_some()
+    }
+}
 
-/// All databases. Cheap to read; a change is written to disk by the thread that makes it, so it may take
-/// milliseconds.
+/// All databases and tables. Looking at them takes no time and shows what this process knows: a session makes sure
+/// before each statement that it is up to date. Changes wait for the store.
 #[derive(Debug)]
 pub struct Catalog {
-    /// Replaced as a whole, so that a reader sees one state. Held only to copy the `Arc`.
-    databases: RwLock<Arc<Databases>>,
-    /// Held over a whole change; guards the order of states, on disk and above. `None` lives in memory.
-    file: Mutex<Option<CatalogFile>>,
+    store: Arc<dyn DefinitionStore>,
 }
 
 impl Catalog {
-    /// Reads the catalog of a data folder, or starts one if the folder has none.
-    ///
-    /// Errs when the file is damaged or too new, which leaves it untouched, or cannot be written.
-    pub fn open(data_dir: &Path) -> Result<Self> {
-        let (file, databases) = CatalogFile::open(data_dir)?;
-        let catalog = Self::with(databases);
-        *catalog.file.lock() = Some(file);
-        Ok(catalog)
+    /// The catalog of a store, which has the default database at least: see [`first_changes`].
+    pub fn new(store: Arc<dyn DefinitionStore>) -> Self {
+        Self { store }
     }
 
-    /// A catalog that ends with the process.
-    pub fn memory() -> Self {
-        Self::with(vec![])
+    pub fn store(&self) -> &Arc<dyn DefinitionStore> {
+        &self.store
     }
 
-    fn with(databases: Vec<DatabaseDef>) -> Self {
-        let mut all: Databases = databases.into_iter().map(|it| (it.name.clone(), Arc::new(it))).collect();
-        all.entry(DEFAULT_DATABASE.to_owned())
-            .or_insert_with(|| Arc::new(DatabaseDef::new(DEFAULT_DATABASE, DatabaseEngine::Default, None)));
-        Self { databases: RwLock::new(Arc::new(all)), file: Mutex::new(None) }
+    fn definitions(&self) -> Arc<Definitions> {
+        self.store.local()
     }
 
-    fn snapshot(&self) -> Arc<Databases> {
-        Arc::clone(&self.databases.read())
+    async fn change(&self, changes: Vec<Change>) -> Result<Vec<Effect>> {
+        let applied = self.store.change(changes, TIMEOUT).await.map_err(CatalogError::Definitions)?;
+        Ok(applied.effects)
     }
 
-    /// Changes a copy, writes it, shows it. Nothing is changed on an error.
-    fn change<T>(&self, change: impl FnOnce(&mut Databases) -> Result<T>) -> Result<T> {
-        let file = self.file.lock();
-        let before = self.snapshot();
-        let mut databases = before.as_ref().clone();
-        let answer = change(&mut databases)?;
-        if databases != *before {
-            if let Some(file) = file.as_ref() {
-                file.write(databases.values().map(AsRef::as_ref))?;
-            }
-            *self.databases.write() = Arc::new(databases);
-        }
-        Ok(answer)
+    async fn change_one(&self, change: Change) -> Result<Effect> {
+        let effects = self.change(vec![change]).await?;
+        Ok(effects.first().copied().unwrap_or(Effect::Nothing))
     }
 
     /// All databases, the virtual ones too, by name.
     pub fn databases(&self) -> Vec<DatabaseInfo> {
-        let users = self.snapshot();
-        let users = users.values().map(|database| DatabaseInfo {
-            name: database.name.clone(),
+        let definitions = self.definitions();
+        let users = definitions.databases().map(|(name, record)| DatabaseInfo {
+            name: name.to_owned(),
             kind: DatabaseKind::User,
-            engine: database.engine.to_string(),
+            engine: record.parsed::<DatabaseDef>().map_or_else(|_| "unknown".to_owned(), |it| it.engine.to_string()),
         });
         let virtuals = system::DATABASES.iter().map(|name| DatabaseInfo {
             name: (*name).to_owned(),
@@ -216,8 +226,8 @@ impl Catalog {
 
     /// The name of a database as it was created, if it exists under this name or under one that differs in case only.
     pub fn database_name(&self, name: &str) -> Result<String> {
-        let databases = self.snapshot();
-        let users = databases.keys().map(String::as_str);
+        let definitions = self.definitions();
+        let users = definitions.databases().map(|(name, _)| name);
         find(users.chain(system::DATABASES), name)
             .map(str::to_owned)
             .ok_or_else(|| CatalogError::DatabaseNotFound { database: name.to_owned() })
@@ -227,9 +237,9 @@ impl Catalog {
     ///
     /// Errs when there is none of this name, or when it is a virtual one.
     pub fn database(&self, name: &str) -> Result<Arc<DatabaseDef>> {
-        let databases = self.snapshot();
-        match find(databases.keys().map(String::as_str), name) {
-            Some(name) => Ok(Arc::clone(&databases[name])),
+        let definitions = self.definitions();
+        match find(definitions.databases().map(|(name, _)| name), name) {
+            Some(name) => read(&Object::database(name), &definitions),
             None if is_virtual(name) => Err(CatalogError::ReadOnly { database: name.to_owned() }),
             None => Err(CatalogError::DatabaseNotFound { database: name.to_owned() }),
         }
@@ -243,7 +253,12 @@ impl Catalog {
         }
         let database = self.database(&name)?;
         let mut tables: Vec<_> = match database.engine {
-            DatabaseEngine::Default => database.tables.values().map(|table| table_info(&name, table)).collect(),
+            DatabaseEngine::Default => {
+                let definitions = self.definitions();
+                let tables = definitions.tables(&name).map(|(table, record)| table_info(&name, table, record));
+                let views = definitions.views(&name).map(|(view, record)| views::view_info(&name, view, record));
+                tables.chain(views).collect::<Result<_>>()?
+            }
             DatabaseEngine::Tpch { .. } => {
                 TpchTable::ALL.into_iter().map(|table| tpch_info(&database, table)).collect()
             }
@@ -252,117 +267,218 @@ impl Catalog {
         Ok(tables)
     }
 
-    /// One table. The name is looked up as written first, then regardless of case if that leaves one.
-    pub fn table(&self, database: &str, table: &str) -> Result<TableInfo> {
-        let tables = self.tables(database)?;
-        let found = find(tables.iter().map(|it| it.name.as_str()), table).map(str::to_owned);
-        match found.and_then(|name| tables.into_iter().find(|it| it.name == name)) {
-            Some(info) => Ok(info),
-            None => Err(CatalogError::TableNotFound { database: database.to_owned(), table: table.to_owned() }),
+    /// The names of the tables of one database, virtual ones too, in order.
+    pub fn table_names(&self, database: &str) -> Result<Vec<String>> {
+        let name = self.database_name(database)?;
+        if let Some(names) = system::table_names(&name) {
+            return Ok(names);
+        }
+        let mut names: Vec<String> = match self.database(&name)?.engine {
+            DatabaseEngine::Default => {
+                let definitions = self.definitions();
+                let names = definitions.tables(&name).chain(definitions.views(&name));
+                names.map(|(table, _)| table.to_owned()).collect()
+            }
+            DatabaseEngine::Tpch { .. } => TpchTable::ALL.iter().map(|table| table.name().to_owned()).collect(),
+        };
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The definition of a table that a statement created, by its exact name, with its version.
+    pub fn table_def(&self, database: &str, table: &str) -> Result<Option<(u64, Arc<TableDef>)>> {
+        let (definitions, object) = (self.definitions(), Object::table(database, table));
+        match definitions.get(&object) {
+            Some(record) => Ok(Some((record.version, parsed(&object, record)?))),
+            None => Ok(None),
         }
     }
 
+    /// One table. The name is looked up as written first, then regardless of case if that leaves one.
+    pub fn table(&self, database: &str, table: &str) -> Result<TableInfo> {
+        let not_found = || CatalogError::TableNotFound { database: database.to_owned(), table: table.to_owned() };
+        let name = self.database_name(database)?;
+        if system::table_names(&name).is_none() && self.database(&name)?.engine == DatabaseEngine::Default {
+            let definitions = self.definitions();
+            return match find_relation(&definitions, &name, table).ok_or_else(not_found)? {
+                (Object::Table { name: found, .. }, record) => table_info(&name, found, record),
+                (Object::View { name: found, .. }, record) => views::view_info(&name, found, record),
+                _ => Err(not_found()),
+            };
+        }
+        let tables = self.tables(&name)?;
+        let found = find(tables.iter().map(|it| it.name.as_str()), table).map(str::to_owned);
+        found.and_then(|name| tables.into_iter().find(|it| it.name == name)).ok_or_else(not_found)
+    }
+
     /// Makes a database. `false` if it was there and was kept.
-    pub fn create_database(&self, name: &str, engine: DatabaseEngine, if_not_exists: bool) -> Result<bool> {
+    pub async fn create_database(&self, name: &str, engine: DatabaseEngine, if_not_exists: bool) -> Result<bool> {
         check_name(name)?;
         engine.check()?;
-        self.change(|databases| {
-            if databases.contains_key(name) || is_virtual(name) {
-                return match if_not_exists {
-                    true => Ok(false),
-                    false => Err(CatalogError::DatabaseExists { database: name.to_owned() }),
-                };
-            }
-            let database = DatabaseDef::new(name, engine, Some(now_ms()));
-            databases.insert(name.to_owned(), Arc::new(database));
-            Ok(true)
-        })
+        let exists = || CatalogError::DatabaseExists { database: name.to_owned() };
+        if is_virtual(name) {
+            return if if_not_exists { Ok(false) } else { Err(exists()) };
+        }
+        let database = DatabaseDef::new(name, engine, Some(now_ms()));
+        let if_exists = if if_not_exists { IfExists::Keep } else { IfExists::Fail };
+        match self.change_one(database_change(&database, if_exists)?).await {
+            Ok(effect) => Ok(effect != Effect::Nothing),
+            Err(CatalogError::Definitions(DefinitionError::Refused(Refusal::Exists { .. }))) => Err(exists()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Drops a database; the number of tables that went with it, or `None` if it was not there and need not be.
     /// Files are never deleted.
     ///
     /// Errs when it has tables and `cascade` is not set, or when it is one that always is there.
-    pub fn drop_database(&self, name: &str, if_exists: bool, cascade: bool) -> Result<Option<usize>> {
-        self.change(|databases| {
-            let found = find(databases.keys().map(String::as_str), name).map(str::to_owned);
-            let Some(found) = found else {
-                return match (is_virtual(name), if_exists) {
-                    (true, _) => Err(CatalogError::ReadOnly { database: name.to_owned() }),
-                    (false, true) => Ok(None),
-                    (false, false) => Err(CatalogError::DropDatabaseNotFound { database: name.to_owned() }),
-                };
-            };
-            if found == DEFAULT_DATABASE {
-                return Err(CatalogError::ReadOnly { database: found });
-            }
-            let tables = databases[&found].tables.len();
-            if tables > 0 && !cascade {
-                return Err(CatalogError::NotEmpty { database: found, tables });
-            }
-            databases.remove(&found);
-            Ok(Some(tables))
-        })
+    pub async fn drop_database(&self, name: &str, if_exists: bool, cascade: bool) -> Result<Option<usize>> {
+        let found = {
+            let definitions = self.definitions();
+            find(definitions.databases().map(|(name, _)| name), name).map(str::to_owned)
+        };
+        if is_virtual(name) || found.as_deref() == Some(DEFAULT_DATABASE) {
+            return Err(CatalogError::ReadOnly { database: found.unwrap_or_else(|| name.to_owned()) });
+        }
+        let found = found.unwrap_or_else(|| name.to_owned());
+        let object = Object::database(&found);
+        let drop = Change::Drop { object, if_missing_keep: if_exists, cascade, expected: None };
+        match self.change_one(drop).await {
+            Ok(Effect::Dropped { others }) => Ok(Some(others as usize)),
+            Ok(_) => Ok(None),
+            Err(CatalogError::Definitions(DefinitionError::Refused(refusal))) => Err(match refusal {
+                Refusal::NotFound { .. } => CatalogError::DropDatabaseNotFound { database: found },
+                Refusal::NotEmpty { others, .. } => CatalogError::NotEmpty { database: found, tables: others as usize },
+                other => CatalogError::Definitions(DefinitionError::Refused(other)),
+            }),
+            Err(error) => Err(error),
+        }
     }
 
     /// Adds a table. `false` if there was one of this name and it was kept.
-    pub fn create_table(&self, database: &str, table: TableDef, if_exists: IfExists) -> Result<bool> {
+    pub async fn create_table(&self, database: &str, table: TableDef, if_exists: IfExists) -> Result<bool> {
         check_name(&table.name)?;
-        self.change(|databases| {
-            let database = changeable(databases, database)?;
-            if database.tables.contains_key(&table.name) {
-                match if_exists {
-                    IfExists::Keep => return Ok(false),
-                    IfExists::Replace => {}
-                    IfExists::Fail => {
-                        let (database, table) = (database.name.clone(), table.name);
-                        return Err(CatalogError::TableExists { database, table });
-                    }
-                }
-            }
-            let table = TableDef { created_ms: Some(now_ms()), ..table };
-            database.tables.insert(table.name.clone(), Arc::new(table));
-            Ok(true)
-        })
+        let database = self.changeable(database)?;
+        let table = TableDef { created_ms: Some(now_ms()), ..table };
+        let change = Change::create(Object::table(&database, &table.name), text_of(&table)?, if_exists);
+        let effect = self.change_one(change).await.map_err(|error| of_table(error, &database, &table.name))?;
+        Ok(effect != Effect::Nothing)
+    }
+
+    /// Puts a definition in the place of the one that had version `expected`, and returns the new version.
+    ///
+    /// Errs with `VersionChanged` when another statement was faster.
+    pub async fn alter_table(&self, database: &str, table: &TableDef, expected: u64) -> Result<u64> {
+        let database = self.changeable(database)?;
+        let change = Change::alter(Object::table(&database, &table.name), text_of(table)?, Some(expected));
+        let applied = self.store.change(vec![change], TIMEOUT).await.map_err(CatalogError::Definitions);
+        Ok(applied.map_err(|error| of_table(error, &database, &table.name))?.index)
     }
 
     /// Drops a table; `false` if it was not there and need not be. Its files stay.
-    pub fn drop_table(&self, database: &str, table: &str, if_exists: bool) -> Result<bool> {
-        self.change(|databases| {
-            let database = changeable(databases, database)?;
-            match find(database.tables.keys().map(String::as_str), table).map(str::to_owned) {
-                Some(found) => Ok(database.tables.remove(&found).is_some()),
-                None if if_exists => Ok(false),
-                None => {
-                    let (database, table) = (database.name.clone(), table.to_owned());
-                    Err(CatalogError::DropTableNotFound { database, table })
-                }
-            }
-        })
+    pub async fn drop_table(&self, database: &str, table: &str, if_exists: bool) -> Result<bool> {
+        let database = self.changeable(database)?;
+        let found = find_table(&self.definitions(), &database, table).unwrap_or_else(|| table.to_owned());
+        let object = Object::table(&database, &found);
+        let drop = Change::Drop { object, if_missing_keep: if_exists, cascade: false, expected: None };
+        match self.change_one(drop).await {
+            Ok(effect) => Ok(effect != Effect::Nothing),
+            Err(error) => Err(match of_table(error, &database, &found) {
+                CatalogError::TableNotFound { database, table } => CatalogError::DropTableNotFound { database, table },
+                other => other,
+            }),
+        }
+    }
+
+    /// The exact name of a database whose tables statements may change.
+    fn changeable(&self, name: &str) -> Result<String> {
+        let database = self.database(name)?;
+        match database.engine {
+            DatabaseEngine::Default => Ok(database.name.clone()),
+            DatabaseEngine::Tpch { .. } => Err(CatalogError::ReadOnly { database: name.to_owned() }),
+        }
     }
 }
 
-/// A database whose tables statements may change.
-fn changeable<'a>(databases: &'a mut Databases, name: &str) -> Result<&'a mut DatabaseDef> {
-    let found = find(databases.keys().map(String::as_str), name).map(str::to_owned);
-    match found.and_then(|found| databases.get_mut(&found)) {
-        Some(database) if database.engine == DatabaseEngine::Default => Ok(Arc::make_mut(database)),
-        Some(_) => Err(CatalogError::ReadOnly { database: name.to_owned() }),
-        None if is_virtual(name) => Err(CatalogError::ReadOnly { database: name.to_owned() }),
-        None => Err(CatalogError::DatabaseNotFound { database: name.to_owned() }),
+/// What has to be defined before anything else: the database that always is there.
+///
+/// Errs never in practice: its definition is known.
+pub fn first_changes() -> Result<Vec<Change>> {
+    let default = DatabaseDef::new(DEFAULT_DATABASE, DatabaseEngine::Default, None);
+    Ok(vec![database_change(&default, IfExists::Keep)?])
+}
+
+/// What puts a database in its place.
+pub(super) fn database_change(database: &DatabaseDef, if_exists: IfExists) -> Result<Change> {
+    Ok(Change::Create {
+        object: Object::database(&database.name),
+        definition: text_of(database)?,
+        if_exists,
+        sealed: database.engine != DatabaseEngine::Default,
+    })
+}
+
+/// A refusal that is about a table, in the words of the statement.
+fn of_table(error: CatalogError, database: &str, table: &str) -> CatalogError {
+    let (database, table) = (database.to_owned(), table.to_owned());
+    let CatalogError::Definitions(DefinitionError::Refused(refusal)) = error else { return error };
+    match refusal {
+        Refusal::Exists { .. } => CatalogError::TableExists { database, table },
+        Refusal::NotFound { object: Object::Database { .. } } => CatalogError::DatabaseNotFound { database },
+        Refusal::NotFound { .. } => CatalogError::TableNotFound { database, table },
+        Refusal::Sealed { .. } => CatalogError::ReadOnly { database },
+        Refusal::VersionChanged { .. } => CatalogError::VersionChanged { database, table },
+        other => CatalogError::Definitions(DefinitionError::Refused(other)),
     }
 }
 
-fn table_info(database: &str, table: &Arc<TableDef>) -> TableInfo {
-    TableInfo {
+/// A table or a view by its name, as [`find`] has it.
+fn find_relation<'a>(
+    definitions: &'a Definitions,
+    database: &str,
+    name: &str,
+) -> Option<(&'a Object, &'a Arc<Record>)> {
+    let objects = |name: &str| [Object::table(database, name), Object::view(database, name)];
+    let exact = |name: &str| objects(name).into_iter().find_map(|it| definitions.get_with_key(&it));
+    exact(name).or_else(|| {
+        let names = definitions.tables(database).chain(definitions.views(database)).map(|(name, _)| name);
+        exact(find(names, name)?)
+    })
+}
+
+/// The exact name of a table, as [`find`] has it. The name as written costs no walk over the others.
+fn find_table(definitions: &Definitions, database: &str, table: &str) -> Option<String> {
+    if definitions.get(&Object::table(database, table)).is_some() {
+        return Some(table.to_owned());
+    }
+    find(definitions.tables(database).map(|(name, _)| name), table).map(str::to_owned)
+}
+
+fn parsed<T: DeserializeOwned + Send + Sync + 'static>(object: &Object, record: &Record) -> Result<Arc<T>> {
+    record.parsed().map_err(|reason| CatalogError::Unreadable { object: object.to_string(), reason })
+}
+
+/// The definition of a database that was found a moment ago.
+fn read<T: DeserializeOwned + Send + Sync + 'static>(object: &Object, definitions: &Definitions) -> Result<Arc<T>> {
+    match definitions.get(object) {
+        Some(record) => parsed(object, record),
+        None => Err(CatalogError::DatabaseNotFound { database: object.to_string() }),
+    }
+}
+
+fn table_info(database: &str, name: &str, record: &Record) -> Result<TableInfo> {
+    let table: Arc<TableDef> = parsed(&Object::table(database, name), record)?;
+    Ok(TableInfo {
         database: database.to_owned(),
-        name: table.name.clone(),
+        name: name.to_owned(),
         table_type: "BASE TABLE",
-        engine: table.files.format.name(),
-        schema: table.files.schema(),
+        engine: table.engine(),
+        schema: table.schema(),
         created_ms: table.created_ms,
-        def: Some(Arc::clone(table)),
-    }
+        def: Some(table),
+        version: Some(record.version),
+        view: None,
+    })
 }
 
 fn tpch_info(database: &DatabaseDef, table: TpchTable) -> TableInfo {
@@ -374,6 +490,8 @@ fn tpch_info(database: &DatabaseDef, table: TpchTable) -> TableInfo {
         schema: table.schema(),
         created_ms: database.created_ms,
         def: None,
+        version: None,
+        view: None,
     }
 }
 
@@ -399,9 +517,12 @@ fn now_ms() -> i64 {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
     use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
+    use crate::definitions::MemoryDefinitions;
     use crate::tables::external::{ColumnDef, FilesDef, TypeName};
     use crate::tables::files::FileKind;
 
@@ -410,6 +531,8 @@ pub(crate) mod tests {
         let files = FilesDef {
             format: FileKind::Parquet,
             locations: vec!["/nowhere".into()],
+            store: Default::default(),
+            connection: None,
             options: BTreeMap::new(),
             columns,
             partitions: vec![],
@@ -417,60 +540,70 @@ pub(crate) mod tests {
         TableDef::new(name, files)
     }
 
-    #[test]
-    fn tables_come_and_go() {
-        let catalog = Catalog::memory();
-        assert!(catalog.create_table("default", table("t"), IfExists::Fail).unwrap());
+    pub(crate) fn catalog() -> Catalog {
+        Catalog::new(Arc::new(MemoryDefinitions::new().unwrap()))
+    }
+
+    #[tokio::test]
+    async fn tables_come_and_go() {
+        let catalog = catalog();
+        assert!(catalog.create_table("default", table("t"), IfExists::Fail).await.unwrap());
         assert!(matches!(
-            catalog.create_table("default", table("t"), IfExists::Fail),
+            catalog.create_table("default", table("t"), IfExists::Fail).await,
             Err(CatalogError::TableExists { .. })
         ));
-        assert!(!catalog.create_table("default", table("t"), IfExists::Keep).unwrap());
-        assert!(catalog.create_table("default", table("t"), IfExists::Replace).unwrap());
+        assert!(!catalog.create_table("default", table("t"), IfExists::Keep).await.unwrap());
+        assert!(catalog.create_table("default", table("t"), IfExists::Replace).await.unwrap());
         // Another table, as on a MySQL server that tells case apart.
-        assert!(catalog.create_table("default", table("T"), IfExists::Fail).unwrap());
+        assert!(catalog.create_table("default", table("T"), IfExists::Fail).await.unwrap());
         assert_eq!(catalog.table("default", "T").unwrap().name, "T");
-        assert!(catalog.drop_table("default", "T", false).unwrap());
+        assert!(catalog.drop_table("default", "T", false).await.unwrap());
         assert_eq!(catalog.table("DEFAULT", "T").unwrap().name, "t");
         let schema = Schema::new(vec![Field::new("a", DataType::Int64, true)]);
         assert_eq!(catalog.table("default", "t").unwrap().schema.as_ref(), &schema);
-        assert!(catalog.drop_table("default", "t", false).unwrap());
-        assert!(!catalog.drop_table("default", "t", true).unwrap());
-        let error = catalog.drop_table("default", "t", false).unwrap_err();
+        assert!(catalog.drop_table("default", "t", false).await.unwrap());
+        assert!(!catalog.drop_table("default", "t", true).await.unwrap());
+        let error = catalog.drop_table("default", "t", false).await.unwrap_err();
         assert_eq!((error.code().numbers().mysql, error.to_string().contains("default.t")), (1051, true));
     }
 
-    #[test]
-    fn databases_come_and_go() {
-        let catalog = Catalog::memory();
-        assert!(catalog.create_database("d", DatabaseEngine::Default, false).unwrap());
-        assert!(!catalog.create_database("d", DatabaseEngine::Default, true).unwrap());
+    #[tokio::test]
+    async fn databases_come_and_go() {
+        let catalog = catalog();
+        assert!(catalog.create_database("d", DatabaseEngine::Default, false).await.unwrap());
+        assert!(!catalog.create_database("d", DatabaseEngine::Default, true).await.unwrap());
         let code = |error: CatalogError| error.code().numbers().mysql;
-        assert_eq!(code(catalog.create_database("d", DatabaseEngine::Default, false).unwrap_err()), 1007);
-        assert_eq!(code(catalog.create_database("System", DatabaseEngine::Default, false).unwrap_err()), 1007);
-        catalog.create_table("d", table("t"), IfExists::Fail).unwrap();
-        assert!(matches!(catalog.drop_database("d", false, false), Err(CatalogError::NotEmpty { .. })));
-        assert_eq!(catalog.drop_database("d", false, true).unwrap(), Some(1));
-        assert_eq!(code(catalog.drop_database("d", false, true).unwrap_err()), 1008);
-        assert_eq!(catalog.drop_database("d", true, true).unwrap(), None);
+        assert_eq!(code(catalog.create_database("d", DatabaseEngine::Default, false).await.unwrap_err()), 1007);
+        assert_eq!(code(catalog.create_database("System", DatabaseEngine::Default, false).await.unwrap_err()), 1007);
+        catalog.create_table("d", table("t"), IfExists::Fail).await.unwrap();
+        assert!(matches!(catalog.drop_database("d", false, false).await, Err(CatalogError::NotEmpty { .. })));
+        assert_eq!(catalog.drop_database("d", false, true).await.unwrap(), Some(1));
+        assert_eq!(code(catalog.drop_database("d", false, true).await.unwrap_err()), 1008);
+        assert_eq!(catalog.drop_database("d", true, true).await.unwrap(), None);
         for name in ["default", "information_schema", "SYSTEM"] {
-            assert!(matches!(catalog.drop_database(name, true, true), Err(CatalogError::ReadOnly { .. })), "{name}");
+            assert!(
+                matches!(catalog.drop_database(name, true, true).await, Err(CatalogError::ReadOnly { .. })),
+                "{name}"
+            );
         }
         for name in ["", "a/b", "a ", &"x".repeat(65)] {
-            let refused = catalog.create_database(name, DatabaseEngine::Default, false);
+            let refused = catalog.create_database(name, DatabaseEngine::Default, false).await;
             assert!(matches!(refused, Err(CatalogError::Name { .. })), "{name}");
         }
     }
 
-    #[test]
-    fn generated_databases_are_full_and_fixed() {
-        let catalog = Catalog::memory();
+    #[tokio::test]
+    async fn generated_databases_are_full_and_fixed() {
+        let catalog = catalog();
         let engine = DatabaseEngine::parse("tpch", &[("scale".into(), "0.1".into())]).unwrap();
-        catalog.create_database("tpch", engine, false).unwrap();
+        catalog.create_database("tpch", engine, false).await.unwrap();
         let names: Vec<_> = catalog.tables("tpch").unwrap().into_iter().map(|table| table.name).collect();
         let expected = ["customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier"];
         assert_eq!(names, expected);
-        assert!(matches!(catalog.create_table("tpch", table("t"), IfExists::Fail), Err(CatalogError::ReadOnly { .. })));
-        assert_eq!(catalog.drop_database("tpch", false, false).unwrap(), Some(0));
+        assert!(matches!(
+            catalog.create_table("tpch", table("t"), IfExists::Fail).await,
+            Err(CatalogError::ReadOnly { .. })
+        ));
+        assert_eq!(catalog.drop_database("tpch", false, false).await.unwrap(), Some(0));
     }
 }

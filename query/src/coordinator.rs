@@ -1,13 +1,19 @@
 //! The coordinator's side of a query: from a logical plan to rows.
 //!
 //! [`plan`] decides whether spreading a query pays, from the sizes of its tables or else from the plan that one process
-//! would run; if so it plans for the whole cluster, cuts the plan and places its tasks. [`run()`] sends the tasks out
-//! and returns the root's rows.
+//! would run; if so it plans for the whole cluster, cuts the plan and places its tasks. [`run()`] returns the root's rows:
+//! `driver.rs` sends out the tasks that [`machine`] names, as often as it takes.
 
-mod launch;
+mod admission;
+mod attempts;
+mod driver;
 pub mod machine;
+mod root;
 mod run;
 mod stats;
+mod stragglers;
+mod tasks;
+mod workers;
 
 use std::sync::Arc;
 
@@ -17,6 +23,7 @@ use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
+use sheaf_common::settings::{JoinStrategy, Settings};
 use sheaf_flight::codec;
 use sheaf_planners::explain::Explained;
 use sheaf_planners::generator::GeneratorExec;
@@ -30,9 +37,15 @@ use tracing::error;
 use crate::answer::RowStream;
 use crate::context::QueryContext;
 use crate::error::QueryError;
+use crate::tables::delta::DeltaTable;
 use crate::tables::external::FilesTable;
 
+pub use admission::Queued;
+use attempts::Attempt;
 pub use stats::{Counts, QueryStats};
+
+/// How many times more, and smaller, partitions a join has that is to take less memory.
+const SPLIT_FACTOR: usize = 16;
 
 /// A query that is ready to run.
 #[derive(Debug)]
@@ -40,6 +53,8 @@ pub struct QueryPlan {
     distributed: DistributedPlan,
     /// Empty when the plan is not distributed.
     placement: Placement,
+    /// What it was made of, to plan it again; none when that cannot be done.
+    logical: Option<LogicalPlan>,
 }
 
 /// Plans a query, for this process or for the cluster.
@@ -47,10 +62,51 @@ pub struct QueryPlan {
 /// Errs when the query cannot be planned or a file that it reads cannot be opened. What only prevents its being
 /// spread is no error: the plan then says why.
 pub async fn plan(context: &QueryContext, plan: LogicalPlan) -> Result<QueryPlan, QueryError> {
+    let optimized = context.session_state.optimize(&plan)?;
+    plan_again(context, optimized).await
+}
+
+/// The same for a plan that was optimized already.
+pub async fn plan_again(context: &QueryContext, optimized: LogicalPlan) -> Result<QueryPlan, QueryError> {
+    plan_optimized(context, optimized, false, &Ok).await
+}
+
+/// What is put on top of a physical plan before it is cut or run.
+pub type Finish<'a> = &'a (dyn Fn(Arc<dyn ExecutionPlan>) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> + Sync);
+
+/// The same, with operators on top that have no logical counterpart. It is not planned again: that would leave them out.
+pub async fn plan_finished(
+    context: &QueryContext,
+    plan: LogicalPlan,
+    finish: Finish<'_>,
+) -> Result<QueryPlan, QueryError> {
+    let optimized = context.session_state.optimize(&plan)?;
+    let planned = plan_optimized(context, optimized, false, finish).await?;
+    Ok(QueryPlan { logical: None, ..planned })
+}
+
+/// The same in this process: for a plan that reads what comes in here.
+pub async fn plan_finished_here(
+    context: &QueryContext,
+    plan: LogicalPlan,
+    finish: Finish<'_>,
+) -> Result<QueryPlan, QueryError> {
+    let optimized = context.session_state.optimize(&plan)?;
+    let planned = plan_optimized(context, optimized, true, finish).await?;
+    Ok(QueryPlan { logical: None, ..planned })
+}
+
+/// The same for a plan that was optimized already; `stays_here` says that it is not to be distributed.
+async fn plan_optimized(
+    context: &QueryContext,
+    optimized: LogicalPlan,
+    stays_here: bool,
+    finish: Finish<'_>,
+) -> Result<QueryPlan, QueryError> {
     let state = &context.session_state;
-    let optimized = state.optimize(&plan)?;
     let mut local = None;
     let scattered = match workers(context) {
+        _ if stays_here => Err("it began in this process".to_owned()),
         Err(reason) => Err(reason),
         Ok(workers) => {
             // Which plan is made first decides only whether both are: neither is needed to make the other.
@@ -61,20 +117,23 @@ pub async fn plan(context: &QueryContext, plan: LogicalPlan) -> Result<QueryPlan
                 worthwhile(context, local.insert(plan))
             };
             match worth {
-                Ok(()) => scatter(context, &optimized, workers).await?,
+                Ok(()) => scatter(context, &optimized, workers, finish).await?,
                 Err(reason) => Err(reason),
             }
         }
     };
     let reason = match scattered {
-        Ok(plan) => return Ok(plan),
+        Ok((distributed, placement)) => {
+            return Ok(QueryPlan { distributed, placement, logical: Some(optimized) });
+        }
         Err(reason) => reason,
     };
     let local = match local {
         Some(local) => local,
         None => state.query_planner().create_physical_plan(&optimized, state).await?,
     };
-    Ok(QueryPlan { distributed: DistributedPlan::local(local, reason), placement: Placement::default() })
+    let distributed = DistributedPlan::local(finish(local)?, reason);
+    Ok(QueryPlan { distributed, placement: Placement::default(), logical: Some(optimized) })
 }
 
 /// Runs a plan. Nothing is sent before the first poll of the rows; dropping them ends the query on every node.
@@ -90,10 +149,11 @@ pub async fn explain(
     analyze: bool,
 ) -> Result<Vec<String>, QueryError> {
     let plan = plan(&context, logical).await?;
-    let input = if analyze { Some(run::analyze(&context, &plan).await?) } else { None };
+    let mut attempt = Attempt::new(Arc::clone(&context), plan);
+    let input = if analyze { Some(run::analyze(&mut attempt).await?) } else { None };
     let explained = Explained {
-        plan: &plan.distributed,
-        placement: &plan.placement,
+        plan: &attempt.plan.distributed,
+        placement: &attempt.plan.placement,
         coordinator: &context.engine.options().node_name,
         analyze: input.as_ref(),
     };
@@ -109,24 +169,28 @@ async fn scatter(
     context: &QueryContext,
     optimized: &LogicalPlan,
     workers: Vec<Worker>,
-) -> Result<Result<QueryPlan, String>, QueryError> {
+    finish: Finish<'_>,
+) -> Result<Result<(DistributedPlan, Placement), String>, QueryError> {
     let settings = &context.settings;
     let cores: usize = workers.iter().map(|worker| worker.cores).sum();
     let partitions_per_task = match usize::try_from(settings.max_threads) {
         Ok(0) | Err(_) => (cores / workers.len()).max(1),
         Ok(threads) => threads,
     };
+    let is_split = settings.join_strategy == JoinStrategy::Split;
     let optimizer = ScatterOptimizer {
         workers: workers.len(),
-        partitions_per_task,
-        broadcast_bytes_max: settings.broadcast_bytes_max,
+        partitions_per_task: if is_split { partitions_per_task * SPLIT_FACTOR } else { partitions_per_task },
+        // What is split is not sent whole.
+        broadcast_bytes_max: if is_split { 0 } else { settings.broadcast_bytes_max },
         bytes_per_task: settings.bytes_per_task,
     };
-    let state = scattered_state(&context.session_state, &optimizer);
+    let state = scattered_state(&context.session_state, &optimizer, settings);
     let physical = state.query_planner().create_physical_plan(optimized, &state).await?;
     if let Err(reason) = worthwhile(context, &physical) {
         return Ok(Err(reason));
     }
+    let physical = finish(physical)?;
     let runtime = context.engine.runtime();
     let found = splits::of_plan(&physical, runtime, workers.len(), optimizer.partitions(), None).await?;
     if !reads_splits(&physical, &found)? {
@@ -148,8 +212,8 @@ async fn scatter(
             return Ok(Err(reason.to_string()));
         }
     }
-    let placement = reschedule::place(&distributed, context.query, &workers)?;
-    Ok(Ok(QueryPlan { distributed, placement }))
+    let placement = reschedule::place(&distributed, context.query, &workers, context.engine.homes())?;
+    Ok(Ok((distributed, placement)))
 }
 
 /// The workers to spread a plan over, or why there are none.
@@ -157,7 +221,10 @@ fn workers(context: &QueryContext) -> Result<Vec<Worker>, String> {
     let engine = &context.engine;
     let workers = engine.workers().workers();
     match workers.as_slice() {
-        [] => Err("no worker is registered".to_owned()),
+        [] => Err(match engine.options().cluster.of_other_builds().len() {
+            0 => "no worker is registered".to_owned(),
+            n => format!("no worker runs this build ({}), {n} run another", sheaf_common::build::id()),
+        }),
         [worker] if worker.name == engine.options().node_name => Err("the cluster is this node".to_owned()),
         _ => Ok(workers),
     }
@@ -183,6 +250,8 @@ async fn reads_enough(context: &QueryContext, optimized: &LogicalPlan) -> Result
         let provider = source_as_provider(&scan.source)?;
         if let Some(table) = provider.downcast_ref::<FilesTable>() {
             bytes += table.bytes_for_sure(&context.session_state, scan, bytes_min - bytes).await;
+        } else if let Some(table) = provider.downcast_ref::<DeltaTable>() {
+            bytes += table.bytes_for_sure(scan);
         }
     }
     Ok(bytes >= bytes_min)
@@ -204,9 +273,13 @@ fn worthwhile(context: &QueryContext, plan: &Arc<dyn ExecutionPlan>) -> Result<(
 }
 
 /// The session's state with what a plan for the cluster is made under.
-fn scattered_state(state: &SessionState, optimizer: &ScatterOptimizer) -> SessionState {
+fn scattered_state(state: &SessionState, optimizer: &ScatterOptimizer, settings: &Settings) -> SessionState {
     let mut config = state.config().clone();
     optimizer.configure(config.options_mut());
+    if settings.join_strategy == JoinStrategy::Split {
+        // A filter made of a join's build side waits for all partitions of it, which here come one after another.
+        config.options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
+    }
     SessionStateBuilder::new_from_existing(state.clone())
         .with_config(config)
         .with_physical_optimizer_rules(physical_rules())

@@ -8,6 +8,8 @@ use sheaf_common::{Classify, ErrorCode, WireError};
 use sheaf_planners::PlanError;
 use sheaf_planners::error::{to_wire, wire_of};
 
+use crate::access::AccessError;
+
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     /// The text could not be read or planned.
@@ -38,6 +40,14 @@ pub enum QueryError {
     /// Longer than `max_execution_time`.
     #[error("query execution was interrupted, maximum statement execution time exceeded")]
     Timeout,
+    /// A name that `PREPARE` was never given, or that was given back.
+    #[error("unknown prepared statement handler ({name}) given to {command}")]
+    UnknownPrepared { name: String, command: &'static str },
+    #[error("can't create more than {most} prepared statements")]
+    TooManyPrepared { most: usize },
+    /// `PREPARE` of what itself is about prepared statements.
+    #[error("this command is not supported in the prepared statement protocol yet")]
+    NotPreparable,
     /// A prepared statement run with another number of parameters than it has.
     #[error("statement takes {expected} parameters, got {given}")]
     ParameterCount { expected: usize, given: usize },
@@ -47,6 +57,9 @@ pub enum QueryError {
     /// Something that we read but do not do.
     #[error("{what} is not supported")]
     Unsupported { what: String },
+    /// A right that the session has not got, or a statement about rights that cannot be done.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// An argument that makes no sense. The client's to mend.
     #[error("{0}")]
     InvalidArgument(String),
@@ -84,6 +97,7 @@ impl Classify for QueryError {
         match self {
             Self::Plan(error) => error.code(),
             Self::Wire(wire) => wire.code,
+            Self::Access(error) => error.code(),
             Self::NoDatabaseSelected => ErrorCode::NoDatabaseSelected,
             Self::DatabaseNotFound { .. } => ErrorCode::DatabaseNotFound,
             Self::TableNotFound { .. } => ErrorCode::TableNotFound,
@@ -94,6 +108,9 @@ impl Classify for QueryError {
             Self::Interrupted => ErrorCode::Cancelled,
             Self::Timeout => ErrorCode::Timeout,
             Self::ParameterCount { .. } | Self::InvalidArgument(_) => ErrorCode::InvalidArgument,
+            Self::UnknownPrepared { .. } => ErrorCode::UnknownPrepared,
+            Self::TooManyPrepared { .. } => ErrorCode::TooManyPrepared,
+            Self::NotPreparable => ErrorCode::NotPreparable,
             Self::Empty => ErrorCode::Syntax,
             Self::Unsupported { .. } => ErrorCode::Unsupported,
             Self::Io { .. } => ErrorCode::FileUnreadable,
@@ -104,6 +121,7 @@ impl Classify for QueryError {
         match self {
             Self::Plan(error) => error.is_retryable(),
             Self::Wire(wire) => wire.retryable,
+            Self::Access(error) => error.is_retryable(),
             Self::Io { .. } => true,
             _ => false,
         }

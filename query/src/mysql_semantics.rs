@@ -4,8 +4,12 @@
 //! Trees are rewritten rather than texts, so that comments, aliases, subqueries and quoting do not matter. What the
 //! result's columns are called was settled by the parser.
 
+mod aggregates;
+mod assignments;
 mod exists;
 mod functions;
+mod having;
+mod intervals;
 mod values;
 
 use std::collections::HashSet;
@@ -13,15 +17,18 @@ use std::ops::ControlFlow;
 
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, CeilFloorKind, DataType as SqlType, DateTimeField, ExactNumberInfo, Expr, Function,
-    FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, GroupByWithModifier, Ident,
-    LimitClause, ObjectName, Query, Select, SelectItem, TableFactor, UnaryOperator, Value, VisitMut, VisitorMut,
+    BinaryOperator, CastKind, CeilFloorKind, DataType as SqlType, DateTimeField, Expr, FunctionArguments, GroupByExpr,
+    GroupByWithModifier, Ident, JoinConstraint, LimitClause, Query, Select, SelectItem, TableFactor, TrimWhereField,
+    UnaryOperator, Value, VisitMut, VisitorMut,
 };
 use sheaf_planners::functions::NULL_IF_ZERO;
 use sheaf_planners::parser::VariableScope;
+use sheaf_planners::parser::ast::{call, join_constraint};
 
 use crate::error::QueryError;
 
+pub use aggregates::AGGREGATES;
+pub use functions::{REWRITTEN, clocks};
 pub use values::literal;
 
 /// What a statement may ask its session.
@@ -60,7 +67,7 @@ impl Rewrite<'_> {
             return Ok(());
         }
         if self.is_mysql {
-            mysql_expr(expr, self.pipes_as_concat);
+            mysql_expr(expr, self.pipes_as_concat)?;
         }
         Ok(())
     }
@@ -151,6 +158,7 @@ impl VisitorMut for Visit<'_> {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
         exists::as_counts(select);
         if self.rewrite.is_mysql {
+            assignments::settle(select);
             mysql_select(select);
         }
         ControlFlow::Continue(())
@@ -190,8 +198,14 @@ fn mysql_select(select: &mut Select) {
     {
         select.from.clear();
     }
+    having::as_filter(select);
     for condition in [&mut select.selection, &mut select.having].into_iter().flatten() {
-        truth(condition);
+        *condition = truth(take(condition));
+    }
+    for join in select.from.iter_mut().flat_map(|it| &mut it.joins) {
+        if let Some(JoinConstraint::On(condition)) = join_constraint(&mut join.join_operator) {
+            *condition = truth(take(condition));
+        }
     }
     with_rollup(&mut select.group_by);
 }
@@ -207,72 +221,232 @@ fn with_rollup(group_by: &mut GroupByExpr) {
     }
 }
 
-/// `WHERE 1`: a number is true unless it is zero.
-fn truth(condition: &mut Expr) {
-    if matches!(condition, Expr::Value(value) if matches!(value.value, Value::Number(..))) {
-        let value = std::mem::replace(condition, null());
-        *condition = binary(value, BinaryOperator::NotEq, number(0));
+/// As a condition: what is not seen to be a boolean is true unless it is zero or NULL.
+fn truth(condition: Expr) -> Expr {
+    if is_boolean(&condition) { condition } else { ours("op.truth", vec![condition]) }
+}
+
+fn is_boolean(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) | Expr::UnaryOp { op: UnaryOperator::Not, expr: inner } => is_boolean(inner),
+        Expr::BinaryOp { op, .. } => matches!(
+            op,
+            BinaryOperator::And
+                | BinaryOperator::Or
+                | BinaryOperator::Eq
+                | BinaryOperator::NotEq
+                | BinaryOperator::Lt
+                | BinaryOperator::LtEq
+                | BinaryOperator::Gt
+                | BinaryOperator::GtEq
+                | BinaryOperator::Spaceship
+        ),
+        Expr::Value(value) => matches!(value.value, Value::Boolean(_) | Value::Null),
+        Expr::IsNull(_)
+        | Expr::IsNotNull(_)
+        | Expr::IsTrue(_)
+        | Expr::IsNotTrue(_)
+        | Expr::IsFalse(_)
+        | Expr::IsNotFalse(_)
+        | Expr::IsUnknown(_)
+        | Expr::IsNotUnknown(_)
+        | Expr::IsDistinctFrom(..)
+        | Expr::IsNotDistinctFrom(..)
+        | Expr::Like { .. }
+        | Expr::ILike { .. }
+        | Expr::Between { .. }
+        | Expr::InList { .. }
+        | Expr::InSubquery { .. }
+        | Expr::AnyOp { .. }
+        | Expr::AllOp { .. }
+        | Expr::Exists { .. } => true,
+        _ => false,
     }
 }
 
-fn mysql_expr(expr: &mut Expr, pipes_as_concat: bool) {
+fn mysql_expr(expr: &mut Expr, pipes_as_concat: bool) -> Result<(), QueryError> {
     match expr {
-        Expr::BinaryOp { op, .. } => match op {
-            BinaryOperator::Divide | BinaryOperator::Modulo => {
-                let (left, op, right) = take_binary(expr);
-                *expr = binary(left, op, null_if_zero(right));
+        Expr::BinaryOp { .. } => mysql_operator(expr, pipes_as_concat),
+        Expr::UnaryOp { op, expr: inner } => match op {
+            UnaryOperator::BangNot | UnaryOperator::Not => {
+                *op = UnaryOperator::Not;
+                **inner = truth(take(inner));
             }
-            BinaryOperator::MyIntegerDivide => {
-                let (left, _, right) = take_binary(expr);
-                let quotient = binary(left, BinaryOperator::Divide, null_if_zero(right));
-                *expr = cast(quotient, SqlType::BigInt(None));
+            UnaryOperator::BitwiseNot => *expr = ours("op.bit_not", vec![take(inner)]),
+            UnaryOperator::Minus | UnaryOperator::Plus if !is_number(inner) => {
+                **inner = ours("op.number", vec![take(inner)]);
             }
-            BinaryOperator::Xor => {
-                let (left, _, right) = take_binary(expr);
-                *expr =
-                    nested(binary(cast(left, SqlType::Boolean), BinaryOperator::NotEq, cast(right, SqlType::Boolean)));
-            }
-            BinaryOperator::StringConcat if !pipes_as_concat => *op = BinaryOperator::Or,
             _ => {}
         },
-        Expr::UnaryOp { op: op @ UnaryOperator::BangNot, .. } => *op = UnaryOperator::Not,
         Expr::RLike { negated, expr: text, pattern, .. } => {
-            let op = if *negated { BinaryOperator::PGRegexNotIMatch } else { BinaryOperator::PGRegexIMatch };
-            let (text, pattern) = (take(text), take(pattern));
-            *expr = nested(binary(text, op, pattern));
+            let is_match = ours("regexp_like", vec![take(text), take(pattern)]);
+            *expr = if *negated { negation(is_match) } else { is_match };
+        }
+        Expr::Like { negated, expr: value, pattern, escape_char: Some(escape), .. } if !is_backslash(&escape.value) => {
+            let is_match = ours("op.like", vec![take(value), take(pattern), Expr::Value(escape.clone())]);
+            *expr = if *negated { negation(is_match) } else { is_match };
+        }
+        Expr::IsTrue(value)
+        | Expr::IsNotTrue(value)
+        | Expr::IsFalse(value)
+        | Expr::IsNotFalse(value)
+        | Expr::IsUnknown(value)
+        | Expr::IsNotUnknown(value) => **value = truth(take(value)),
+        Expr::Like { expr: value, pattern, .. } => {
+            for side in [value, pattern] {
+                if !is_text(side) {
+                    **side = ours("op.text", vec![take(side)]);
+                }
+            }
+        }
+        // Written out where the value costs nothing to say twice, so that each side is compared by its type.
+        Expr::Between { expr: value, negated, low, high } if is_simple(value) => {
+            let least = binary(value.as_ref().clone(), BinaryOperator::GtEq, take(low));
+            let most = binary(take(value), BinaryOperator::LtEq, take(high));
+            let between = nested(binary(least, BinaryOperator::And, most));
+            *expr = if *negated { negation(between) } else { between };
+        }
+        Expr::Case { operand, conditions, .. } => {
+            if let Some(value) = operand.take_if(|it| is_simple(it)) {
+                for it in conditions {
+                    it.condition = binary(value.as_ref().clone(), BinaryOperator::Eq, take(&mut it.condition));
+                }
+            } else if operand.is_none() {
+                for it in conditions {
+                    it.condition = truth(take(&mut it.condition));
+                }
+            }
         }
         // One collation is known: that of the bytes.
         Expr::Collate { expr: inner, .. } => *expr = take(inner),
         Expr::Prefixed { prefix, value } if prefix.value.starts_with('_') => *expr = take(value),
         Expr::Convert { expr: inner, data_type, charset, .. } => match (data_type.take(), charset) {
-            (Some(data_type), _) => *expr = cast(take(inner), engine_type(data_type)),
-            (None, Some(_)) => *expr = take(inner),
+            (Some(data_type), _) => *expr = mysql_cast(take(inner), data_type),
+            (None, Some(_)) => *expr = ours("op.text", vec![take(inner)]),
             (None, None) => {}
         },
-        Expr::Cast { expr: inner, data_type, kind: CastKind::Cast, .. } => match data_type {
-            SqlType::Binary(None) => *expr = take(inner),
-            other => *other = engine_type(std::mem::replace(other, SqlType::Unspecified)),
-        },
-        Expr::Ceil { field: CeilFloorKind::DateTimeField(DateTimeField::NoDateTime), .. } => {}
+        Expr::Cast { expr: inner, data_type, kind: CastKind::Cast, .. } => {
+            *expr = mysql_cast(take(inner), std::mem::replace(data_type, SqlType::Unspecified));
+        }
+        Expr::Ceil { expr: inner, field: CeilFloorKind::DateTimeField(DateTimeField::NoDateTime) } => {
+            *expr = ours("ceil", vec![take(inner)]);
+        }
+        Expr::Floor { expr: inner, field: CeilFloorKind::DateTimeField(DateTimeField::NoDateTime) } => {
+            *expr = ours("floor", vec![take(inner)]);
+        }
+        Expr::Extract { field, expr: inner, .. } => {
+            if let Some(extracted) = intervals::extract(field, inner) {
+                *expr = extracted;
+            }
+        }
+        Expr::Position { expr: part, r#in } => *expr = ours("position", vec![take(part), take(r#in)]),
+        Expr::Substring { expr: inner, substring_from, substring_for, .. } => {
+            let from = intervals::position_or_one(substring_from.take().map(|it| *it));
+            let length = substring_for.take().map(|it| *it);
+            *expr = ours("substring", [take(inner), from].into_iter().chain(length).collect());
+        }
+        Expr::Trim { expr: inner, trim_where, trim_what, trim_characters: None } => {
+            let side = match trim_where {
+                Some(TrimWhereField::Leading) => "leading",
+                Some(TrimWhereField::Trailing) => "trailing",
+                Some(TrimWhereField::Both) | None => "both",
+            };
+            let what = trim_what.take().map_or_else(|| text(" "), |it| *it);
+            *expr = ours("op.trim", vec![take(inner), what, text(side)]);
+        }
+        Expr::MemberOf(member) => {
+            *expr = ours("member_of", vec![take(&mut member.value), take(&mut member.array)]);
+        }
+        Expr::Value(value) => {
+            if let Some(number) = number_value(&value.value) {
+                *expr = number;
+            }
+        }
         Expr::Function(function) => {
-            if let Some(rewritten) = functions::rewrite(function) {
+            if let Some(rewritten) = functions::rewrite(function)? {
                 *expr = rewritten;
             }
         }
         _ => {}
     }
+    Ok(())
 }
 
-/// MySQL's names of types in a cast, as the engine's.
-fn engine_type(data_type: SqlType) -> SqlType {
-    match data_type {
-        SqlType::Signed | SqlType::SignedInteger => SqlType::BigInt(None),
-        SqlType::Unsigned | SqlType::UnsignedInteger => SqlType::BigIntUnsigned(None),
-        SqlType::Char(_) | SqlType::Character(_) | SqlType::Nvarchar(_) => SqlType::Varchar(None),
-        SqlType::Datetime(_) => SqlType::Timestamp(None, datafusion::sql::sqlparser::ast::TimezoneInfo::None),
-        // DECIMAL alone has ten digits and no fraction.
-        SqlType::Decimal(ExactNumberInfo::None) => SqlType::Decimal(ExactNumberInfo::PrecisionAndScale(10, 0)),
-        other => other,
+fn mysql_operator(expr: &mut Expr, pipes_as_concat: bool) {
+    let Expr::BinaryOp { left, op, right } = expr else { return };
+    if let Some(moved) = intervals::arithmetic(left, op, right) {
+        *expr = moved;
+        return;
+    }
+    match op {
+        BinaryOperator::Modulo => {
+            let (left, op, right) = take_binary(expr);
+            *expr = binary(left, op, null_if_zero(right));
+        }
+        BinaryOperator::Xor => {
+            let (left, _, right) = take_binary(expr);
+            *expr = nested(binary(truth(left), BinaryOperator::NotEq, truth(right)));
+        }
+        BinaryOperator::StringConcat if !pipes_as_concat => *op = BinaryOperator::Or,
+        BinaryOperator::StringConcat => {
+            let (left, _, right) = take_binary(expr);
+            *expr = ours("concat", vec![left, right]);
+        }
+        BinaryOperator::Arrow => {
+            let (left, _, right) = take_binary(expr);
+            *expr = ours("json_extract", vec![left, right]);
+        }
+        BinaryOperator::LongArrow => {
+            let (left, _, right) = take_binary(expr);
+            *expr = ours("json_unquote", vec![ours("json_extract", vec![left, right])]);
+        }
+        _ => {}
+    }
+}
+
+/// `1e3` is a double and `b'101'` a number.
+fn number_value(value: &Value) -> Option<Expr> {
+    match value {
+        Value::Number(text, _) if text.contains(['e', 'E']) => Some(functions::double(text)),
+        Value::SingleQuotedByteStringLiteral(bits) | Value::DoubleQuotedByteStringLiteral(bits) => {
+            let value = u64::from_str_radix(bits, 2).ok()?;
+            Some(Expr::Value(Value::Number(value.to_string(), false).into()))
+        }
+        _ => None,
+    }
+}
+
+fn mysql_cast(value: Expr, data_type: SqlType) -> Expr {
+    functions::cast_call(&value, &data_type).unwrap_or_else(|| cast(value, data_type))
+}
+
+fn negation(expr: Expr) -> Expr {
+    nested(Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) })
+}
+
+fn is_number(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(value) => matches!(value.value, Value::Number(..)),
+        Expr::Nested(inner) | Expr::UnaryOp { expr: inner, .. } => is_number(inner),
+        _ => false,
+    }
+}
+
+fn is_text(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value)
+        if matches!(value.value, Value::SingleQuotedString(_) | Value::DoubleQuotedString(_)))
+}
+
+fn is_backslash(value: &Value) -> bool {
+    matches!(value, Value::SingleQuotedString(text) if text == "\\")
+}
+
+/// A name or a constant.
+fn is_simple(expr: &Expr) -> bool {
+    match expr {
+        Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Value(_) => true,
+        Expr::Nested(inner) | Expr::UnaryOp { expr: inner, .. } => is_simple(inner),
+        _ => false,
     }
 }
 
@@ -333,18 +507,9 @@ fn cast(expr: Expr, data_type: SqlType) -> Expr {
     Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
 }
 
-fn call(name: &str, arguments: Vec<Expr>) -> Expr {
-    let args = arguments.into_iter().map(|it| FunctionArg::Unnamed(FunctionArgExpr::Expr(it))).collect();
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(name)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: vec![],
-    })
+/// A call of one of [`crate::functions::mysql`].
+fn ours(name: &str, arguments: Vec<Expr>) -> Expr {
+    call(&format!("{}{name}", crate::functions::mysql::PREFIX), arguments)
 }
 
 /// Gives columns that DataFusion would call alike names of their own: it refuses two of a name. All scalar subqueries
@@ -370,6 +535,7 @@ fn part_namesakes(select: &mut Select) {
 
 #[cfg(test)]
 mod tests {
+    use sheaf_common::Classify;
     use sheaf_planners::parser::{SqlDialect, StatementKind, parse};
 
     use super::*;
@@ -410,16 +576,26 @@ mod tests {
     fn variables_become_values_wherever_they_stand() {
         check("select @@version_comment limit 1", "SELECT 'it''s' LIMIT 1");
         check("select (select @@session.autocommit) + @@GLOBAL.autocommit AS a", "SELECT (SELECT -1) + -1 AS a");
-        check("select @x, @y, database(), current_user", "SELECT 1.5, NULL, 'database', 'current_user'");
+        check(
+            "select @x, @y, database(), current_user",
+            "SELECT CAST('1.5' AS DOUBLE), NULL, 'database', 'current_user'",
+        );
         assert!(matches!(rewritten("select @@nothing", None), Err(QueryError::UnknownVariable { .. })));
     }
 
     #[test]
     fn divisors_are_guarded_unless_they_are_seen_not_to_be_zero() {
-        check("select a / b", "SELECT a / sheaf_null_if_zero(b)");
-        check("select a / 2, a % -3, a / 0", "SELECT a / 2, a % -3, a / sheaf_null_if_zero(0)");
-        check("select a div b", "SELECT CAST(a / sheaf_null_if_zero(b) AS BIGINT)");
+        check("select a % b, a / b, a div b", "SELECT a % sheaf_null_if_zero(b), a / b, a DIV b");
+        check("select a % 2, a % -3, a % 0", "SELECT a % 2, a % -3, a % sheaf_null_if_zero(0)");
         check("select mod(a, b)", "SELECT (a % sheaf_null_if_zero(b))");
+    }
+
+    #[test]
+    fn calls_have_the_number_of_arguments_that_mysql_wants() {
+        for sql in ["select left(a)", "select now(1, 2)", "select date_add(a)", "select group_concat()"] {
+            let error = rewritten(sql, None).unwrap_err();
+            assert_eq!(error.code(), sheaf_common::ErrorCode::ParameterCount, "{sql}");
+        }
     }
 
     #[test]
@@ -433,10 +609,27 @@ mod tests {
     #[test]
     fn mysql_forms() {
         check("select 1 from dual", "SELECT 1");
-        check("select 1 where 1", "SELECT 1 WHERE 1 <> 0");
+        check("select 1 where 1", "SELECT 1 WHERE mysql_op.truth(1)");
+        check("select 1 where a = 1 and b", "SELECT 1 WHERE a = 1 AND b");
+        check("select not a, not a = 1, !1", "SELECT NOT mysql_op.truth(a), NOT a = 1, NOT mysql_op.truth(1)");
         check("select * from t limit 5, 18446744073709551615", "SELECT * FROM t LIMIT 5, 9223372036854775807");
-        check("select cast(a as unsigned), convert(b using utf8mb4)", "SELECT CAST(a AS BIGINT UNSIGNED), b");
-        check("select a rlike 'x'", "SELECT (a ~* 'x')");
+        check(
+            "select cast(a as unsigned), convert(b using utf8mb4)",
+            "SELECT mysql_op.cast_unsigned(a), mysql_op.text(b)",
+        );
+        check("select a rlike 'x'", "SELECT mysql_regexp_like(a, 'x')");
+        check("select d + interval 1 day", "SELECT mysql_op.date_add(d, 1, 'day')");
+        check("select 1 as a from t where b having a = c", "SELECT 1 AS a FROM t WHERE (b) AND ((1) = c)");
+        check("select a, max(b) as m from t having m > 1", "SELECT a, max(b) AS m FROM t HAVING m > 1");
+        check("select @a := 1 as x, @a + 1", "SELECT 1 AS x, (1) + 1");
+        let case = "select case a when 1 then @v := 'x' else @v := 'y' end, if(@v = 'x', 2, 3)";
+        check(
+            case,
+            "SELECT CASE WHEN a = 1 THEN 'x' ELSE 'y' END, \
+             CASE WHEN (CASE WHEN a = 1 THEN 'x' ELSE 'y' END) = 'x' THEN 2 ELSE 3 END",
+        );
+        check("select left(a, 2), now(3)", "SELECT mysql_left(a, 2), mysql_op.local_now(now(), 3)");
+        check("select avg(a)", "SELECT mysql_op.divide(sum(mysql_op.exact(a)), count(a))");
         check("select _utf8mb4'x' collate utf8mb4_bin", "SELECT 'x'");
     }
 

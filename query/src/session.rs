@@ -3,37 +3,61 @@
 //! A statement runs under a token that `KILL`, the deadline and the drop of its answer cancel. At most one statement
 //! of a session runs at a time, beside those whose rows a client fetches bit by bit; the front ends see to that.
 
-mod planning;
+pub(crate) mod planning;
+mod plans;
 mod prepared;
 mod running;
 mod state;
 mod stream;
 mod values;
 
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
+use datafusion::execution::SessionState;
+use futures::FutureExt;
 use parking_lot::Mutex;
+use sheaf_common::settings::MetadataReads;
 use sheaf_common::{Classify, ErrorCode};
-use sheaf_planners::parser::{self, OutputName, SqlDialect, Statement};
+use sheaf_flight::error::from_panic;
+use sheaf_planners::parser::{self, OutputName, SqlDialect, Statement, StatementKind, TextPrepared, on_big_stack};
 use sheaf_planners::warnings::QueryWarnings;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{AccountName, Identity, Rights, RightsSource, SessionRights};
+use crate::activity::Activity;
 use crate::answer::Answer;
+use crate::binder::views::SessionViews;
 use crate::context::QueryContext;
+use crate::definitions::{ELECTION, TIMEOUT};
 use crate::engine::Engine;
 use crate::error::QueryError;
 use crate::interpreters;
+use crate::load::upload::Upload;
+use crate::mysql_semantics::SessionValues;
+use crate::processes;
 use crate::variables::Variables;
 
+use plans::Plans;
+pub(crate) use plans::{Asking, Keeping, KeptPlan, Told};
 pub use prepared::Prepared;
-use running::{EndReason, Running};
+use running::{EndReason, Running, RunningGuard};
 pub(crate) use state::State;
 pub use state::{Level, Warning};
 use stream::AnswerStream;
 pub(crate) use stream::of_batches;
+
+/// What `SHOW STATUS` tells of a session's encryption.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// `TLSv1.3`.
+    pub version: &'static str,
+    pub cipher: String,
+}
 
 /// What a front end knows of a client when its session begins.
 #[derive(Debug, Clone)]
@@ -41,6 +65,10 @@ pub struct SessionInit {
     pub connection_id: u64,
     pub user: String,
     pub client_host: String,
+    /// On whose behalf it acts.
+    pub identity: Identity,
+    /// How its client's bytes are kept from others; none in the clear.
+    pub tls: Option<Tls>,
     pub database: Option<String>,
     pub dialect: SqlDialect,
 }
@@ -51,10 +79,14 @@ pub struct Session {
     connection_id: u64,
     user: String,
     client_host: String,
+    tls: Option<Tls>,
+    rights: Arc<RightsSource>,
     /// What the client announced; `sql_mode` may add to it.
     dialect: SqlDialect,
     /// What statements change. Never held over an await.
     state: Mutex<State>,
+    /// Of statements that may be run again.
+    plans: Plans,
     /// The statement that runs now, behind those whose rows wait to be fetched; and since when there has been none.
     running: Mutex<(Vec<Arc<Running>>, SystemTime)>,
     /// Cancelled by `KILL CONNECTION`.
@@ -64,15 +96,21 @@ pub struct Session {
 impl Session {
     pub(crate) fn new(engine: Arc<Engine>, init: SessionInit) -> Self {
         let globals = engine.globals();
-        let state = State::new(globals.variables, globals.settings, init.database);
+        let mut state = State::new(globals.variables, globals.settings, init.database);
+        state.roles = first_roles(&engine, &init.identity);
         let now = SystemTime::now();
+        let who = AccountName::new(&init.user, &init.client_host);
+        let rights = Arc::new(RightsSource::new(Arc::clone(engine.access()), init.identity, who));
         Self {
             engine,
             connection_id: init.connection_id,
             user: init.user,
             client_host: init.client_host,
+            tls: init.tls,
+            rights,
             dialect: init.dialect,
             state: Mutex::new(state),
+            plans: Plans::default(),
             running: Mutex::new((vec![], now)),
             killed: CancellationToken::new(),
         }
@@ -88,6 +126,22 @@ impl Session {
 
     pub fn client_host(&self) -> &str {
         &self.client_host
+    }
+
+    /// On whose behalf it acts.
+    pub fn identity(&self) -> &Identity {
+        self.rights.identity()
+    }
+
+    /// None in the clear.
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    /// What it may do now, as far as this process knows.
+    pub(crate) fn rights(&self) -> Arc<Rights> {
+        let roles = self.state.lock().roles.clone();
+        self.rights.now(&roles).0
     }
 
     pub fn engine(&self) -> &Arc<Engine> {
@@ -147,52 +201,162 @@ impl Session {
             let error = QueryError::ParameterCount { expected: statement.n_parameters, given: 0 };
             return self.failed(error);
         }
-        self.run_with(statement, &[]).await
+        let text = Arc::clone(&statement.text);
+        self.run_with(&text, || statement, &[], None).await
     }
 
-    async fn run_with(self: &Arc<Self>, statement: Statement, values: &[ScalarValue]) -> Result<Answer, QueryError> {
+    /// The same for a statement that loads a file of the client's, which the other end of `upload` brings.
+    pub async fn run_uploading(self: &Arc<Self>, statement: Statement, upload: Upload) -> Result<Answer, QueryError> {
+        let text = Arc::clone(&statement.text);
+        self.run_with(&text, || statement, &[], Some(Arc::new(upload))).await
+    }
+
+    /// The statement to run and the values of its parameters: what `EXECUTE` names, or the statement itself.
+    fn executed(
+        &self,
+        statement: Statement,
+        values: &[ScalarValue],
+    ) -> Result<(Statement, Vec<ScalarValue>), QueryError> {
+        let StatementKind::Prepared(TextPrepared::Execute { name, using }) = &statement.kind else {
+            return Ok((statement, values.to_vec()));
+        };
+        let prepared = on_big_stack(|| self.state.lock().prepared.get(name).cloned());
+        let Some(prepared) = prepared else {
+            return Err(QueryError::UnknownPrepared { name: name.clone(), command: "EXECUTE" });
+        };
+        if prepared.n_parameters != using.len() {
+            return Err(QueryError::ParameterCount { expected: prepared.n_parameters, given: using.len() });
+        }
+        let values = using.iter().map(|variable| self.user_variable(variable)).collect();
+        Ok((prepared, values))
+    }
+
+    /// `text` is what the statement was read from, which is made only if the session has no plan of it.
+    async fn run_with(
+        self: &Arc<Self>,
+        text: &Arc<str>,
+        statement: impl FnOnce() -> Statement,
+        values: &[ScalarValue],
+        upload: Option<Arc<Upload>>,
+    ) -> Result<Answer, QueryError> {
+        if let Some((kept, values)) = self.kept_plan(text, values)
+            && let Some(answer) = self.run_kept(text, &kept, values).await?
+        {
+            return Ok(answer);
+        }
+        let (statement, values) = match self.executed(statement(), values) {
+            Ok(executed) => executed,
+            Err(error) => {
+                self.state.lock().begin(false);
+                return self.failed(error);
+            }
+        };
         self.state.lock().begin(interpreters::is_diagnostic(&statement.kind));
-        let context = Arc::new(self.context(&statement.text));
+        let context = Arc::new(QueryContext { upload, ..self.context(&statement.text) });
         let guard = Running::begin(self, &context);
         let names = interpreters::output_names(&statement.kind, self.is_mysql());
+        let n_bytes = statement.text.len();
         let work = {
-            let (session, context, values) = (Arc::clone(self), Arc::clone(&context), values.to_vec());
+            let (session, context) = (Arc::clone(self), Arc::clone(&context));
             async move { interpreters::interpret(&session, &context, statement, &values).await }
         };
-        let work = planning::apart(context.cancel.clone(), work);
+        let work = planning::apart(context.cancel.clone(), n_bytes, work);
         let outcome = tokio::select! {
             biased;
             () = context.cancel.cancelled() => Err(guard.running().error()),
             outcome = work => outcome,
         };
+        self.begun(outcome, &names, context, guard)
+    }
+
+    /// The plan that the session has of a statement, if it holds now, and the parameters' values as it takes them.
+    pub(crate) fn kept_plan(&self, text: &str, values: &[ScalarValue]) -> Option<(Arc<KeptPlan>, Vec<ScalarValue>)> {
+        self.plans.get(self, text, values)
+    }
+
+    /// Runs a statement by a plan that the session has of it: so little work that it is done here and now. `None` if the
+    /// plan turns out not to hold any more.
+    async fn run_kept(
+        self: &Arc<Self>,
+        text: &Arc<str>,
+        kept: &KeptPlan,
+        values: Vec<ScalarValue>,
+    ) -> Result<Option<Answer>, QueryError> {
+        self.state.lock().begin(false);
+        let context = Arc::new(self.context_over(self.engine.bare_state(), text));
+        let guard = Running::begin(self, &context);
+        let work = AssertUnwindSafe(interpreters::run_kept(self, &context, kept, values)).catch_unwind();
+        let outcome = tokio::select! {
+            biased;
+            () = context.cancel.cancelled() => Err(guard.running().error()),
+            outcome = work => outcome.unwrap_or_else(|panic| Err(QueryError::Wire(from_panic(panic.as_ref())))),
+        };
+        match outcome.transpose() {
+            Some(outcome) => self.begun(outcome, &kept.told.names, context, guard).map(Some),
+            None => {
+                self.plans.forget(text);
+                guard.forget();
+                Ok(None)
+            }
+        }
+    }
+
+    /// What a statement that was begun answers with.
+    fn begun(
+        &self,
+        outcome: Result<Answer, QueryError>,
+        names: &[OutputName],
+        context: Arc<QueryContext>,
+        guard: RunningGuard,
+    ) -> Result<Answer, QueryError> {
         match outcome {
-            Ok(Answer::Rows(rows)) => Ok(Answer::Rows(AnswerStream::rows(rows, &names, context, guard))),
+            Ok(Answer::Rows(rows)) => {
+                guard.running().planned();
+                Ok(Answer::Rows(AnswerStream::rows(rows, names, context, guard)))
+            }
             Ok(done @ Answer::Done { affected_rows, .. }) => {
+                guard.running().over(affected_rows, None, None);
                 self.state.lock().done(affected_rows, &context.warnings);
                 Ok(done)
             }
-            Err(error) => self.failed(guard.running().reason_for(error)),
+            Err(error) => {
+                let error = guard.running().reason_for(error);
+                guard.running().over(0, None, Some(&error));
+                self.failed(error)
+            }
         }
     }
 
     /// What one statement of this session works with.
-    pub(crate) fn context(&self, text: &Arc<str>) -> QueryContext {
+    pub(crate) fn context(self: &Arc<Self>, text: &Arc<str>) -> QueryContext {
+        self.context_over(self.engine.base_state(), text)
+    }
+
+    fn context_over(self: &Arc<Self>, base: &SessionState, text: &Arc<str>) -> QueryContext {
         let warnings = QueryWarnings::default();
         let state = self.state.lock();
+        let rights = Arc::new(SessionRights::new(Arc::clone(&self.rights), state.roles.clone()));
         let settings = state.settings.clone();
         let limit_ms = settings.max_execution_time;
         let deadline = (limit_ms > 0).then(|| Instant::now() + Duration::from_millis(limit_ms));
-        let session_state = self.engine.session_state(&state, self.is_mysql(), &warnings);
+        let mut session_state = self.engine.session_state(base, &state, self.is_mysql(), &warnings);
         drop(state);
+        let config = session_state.config_mut();
+        config.set_extension(Arc::clone(&rights));
+        config.set_extension(Arc::new(SessionViews::new(Arc::downgrade(self))));
+        let query = self.engine.next_query();
         QueryContext {
             engine: Arc::clone(&self.engine),
-            query: self.engine.next_query(),
+            query,
+            activity: Arc::new(Activity::new(query)),
             settings,
             session_state,
             deadline,
             cancel: CancellationToken::new(),
             warnings,
             stats: Arc::default(),
+            rights,
+            upload: None,
             user: self.user.clone(),
             connection_id: self.connection_id,
             text: Arc::clone(text),
@@ -217,10 +381,11 @@ impl Session {
                 described.map(|described| (statement, described))
             }
         };
-        let (statement, (mut parameters, columns)) = match planning::apart(context.cancel.clone(), work).await {
-            Ok(described) => described,
-            Err(error) => return self.failed(error),
-        };
+        let (statement, (mut parameters, columns)) =
+            match planning::apart(context.cancel.clone(), sql.len(), work).await {
+                Ok(described) => described,
+                Err(error) => return self.failed(error),
+            };
         drop(cancelled_by_drop);
         // Those that the plan does not show have no type, but are sent all the same.
         parameters.resize(statement.n_parameters, None);
@@ -239,17 +404,50 @@ impl Session {
         if parameters.len() != expected {
             return self.failed(QueryError::ParameterCount { expected, given: parameters.len() });
         }
-        self.run_with(prepared.statement(), &parameters).await
+        self.run_with(&prepared.shared_text(), || prepared.statement(), &parameters, None).await
     }
 
     /// Makes a database the current one, under the name that it was created by.
-    pub fn use_database(&self, name: &str) -> Result<(), QueryError> {
+    pub async fn use_database(&self, name: &str) -> Result<(), QueryError> {
+        if let Err(error) = self.catch_up(None).await {
+            return self.failed(error);
+        }
         match self.engine.catalog().database_name(name) {
-            Ok(name) => {
-                self.state.lock().database = Some(name);
-                Ok(())
-            }
-            Err(_) => self.failed(QueryError::DatabaseNotFound { name: name.to_owned() }),
+            Ok(name) => match self.rights().need_use(&name) {
+                Ok(()) => {
+                    self.state.lock().database = Some(name);
+                    Ok(())
+                }
+                Err(error) => self.failed(error.into()),
+            },
+            // Who may not go there is not told whether it is there.
+            Err(_) => match self.rights().need_use(name) {
+                Ok(()) => self.failed(QueryError::DatabaseNotFound { name: name.to_owned() }),
+                Err(error) => self.failed(error.into()),
+            },
+        }
+    }
+
+    /// Waits until this process knows every definition that was acknowledged before, unless the session makes do with
+    /// less.
+    ///
+    /// Errs when that takes too long, as it does without a majority of coordinators.
+    pub(crate) async fn catch_up(&self, deadline: Option<Instant>) -> Result<(), QueryError> {
+        if self.with_state(|state| state.settings.metadata_reads) == MetadataReads::Local {
+            return Ok(());
+        }
+        let left = deadline.map_or(TIMEOUT, |it| it.saturating_duration_since(Instant::now()));
+        let read = self.engine.definitions().read(left.min(TIMEOUT)).await;
+        read.map(|_| ()).map_err(|error| QueryError::from_classified(&error))
+    }
+
+    /// The same for what has to be done without a majority too, such as `KILL`: goes on with what this process knows
+    /// once that took longer than an election.
+    pub(crate) async fn catch_up_if_possible(&self, deadline: Option<Instant>) {
+        let election = Instant::now() + ELECTION;
+        let deadline = deadline.map_or(election, |it| it.min(election));
+        if let Err(error) = self.catch_up(Some(deadline)).await {
+            tracing::warn!(%error, "goes on with accounts and definitions that may be behind");
         }
     }
 
@@ -261,6 +459,24 @@ impl Session {
     pub fn warning_count(&self) -> u16 {
         let state = self.state.lock();
         if state.is_diagnostic { 0 } else { u16::try_from(state.warning_total).unwrap_or(u16::MAX) }
+    }
+
+    /// The client is a person at a keyboard: it may idle for `interactive_timeout`, as `wait_timeout` says from now on.
+    pub fn set_interactive(&self) {
+        let mut state = self.state.lock();
+        let globals = self.engine.globals();
+        if let Some(limit) = globals.variables.get("interactive_timeout") {
+            // A number that the variable holds itself: it cannot be refused.
+            let _ = state.variables.set("wait_timeout", Some(&limit), Some(&globals.variables));
+        }
+    }
+
+    /// What the client said it speaks when it logged in, by MySQL's number. Of those that are no UTF-8 nothing is kept:
+    /// texts are sent in UTF-8 whatever a client says, and the session's variables tell so.
+    pub fn set_login_collation(&self, number: u16) {
+        let mut state = self.state.lock();
+        state.login_collation = number;
+        state.variables.set_collation(number);
     }
 
     /// Whether each statement is a transaction of its own: a flag of every answer in MySQL's protocol.
@@ -305,6 +521,12 @@ impl Session {
         self.running.lock().0.iter().for_each(|running| running.end(EndReason::Killed));
     }
 
+    /// Ends another session, if this one may.
+    pub async fn kill_other(&self, connection_id: u64, query_only: bool) -> Result<(), QueryError> {
+        let killed = processes::kill_for(&self.engine, &self.rights(), connection_id, query_only).await;
+        killed.or_else(|error| self.failed(error))
+    }
+
     /// Ends the statement and the session: the front end waits on [`Self::killed`] and hangs up.
     pub fn kill(&self) {
         self.killed.cancel();
@@ -326,10 +548,15 @@ impl Session {
     /// As if the client had just connected, but for its user and database: `COM_RESET_CONNECTION`.
     pub fn reset(&self) {
         self.cancel();
+        self.plans.clear();
         let globals = self.engine.globals();
         let mut state = self.state.lock();
         let database = state.database.take();
+        let collation = state.login_collation;
         *state = State::new(globals.variables, globals.settings, database);
+        state.login_collation = collation;
+        state.variables.set_collation(collation);
+        state.roles = first_roles(&self.engine, self.identity());
     }
 
     /// The line of this session in the process list.
@@ -346,8 +573,23 @@ impl Session {
         self.engine.globals().variables
     }
 
+    pub(crate) fn note(&self, code: ErrorCode, message: impl Into<String>) {
+        self.state.lock().warn(Level::Note, code.numbers().mysql, message.into());
+    }
+
     pub fn warn(&self, code: ErrorCode, message: impl Into<String>) {
         self.state.lock().warn(Level::Warning, code.numbers().mysql, message.into());
+    }
+}
+
+/// The roles that are on when a session begins.
+fn first_roles(engine: &Engine, identity: &Identity) -> BTreeSet<AccountName> {
+    let Identity::Account(name) = identity else { return BTreeSet::new() };
+    let accounts = engine.access().accounts();
+    let Some(account) = accounts.get(name) else { return BTreeSet::new() };
+    match engine.globals().variables.is_on("activate_all_roles_on_login") {
+        true => account.roles.keys().cloned().collect(),
+        false => account.default_roles.clone(),
     }
 }
 

@@ -1,27 +1,42 @@
 //! Table engines: what a name in FROM can stand for.
 //!
-//! [`external`]: files as a table. [`listings`]: what a query has seen of them. [`generated`]: rows that are made.
-//! [`roots`]: which files a statement may touch.
-//! [`tpch_files`] writes TPC-H as Parquet. [`mysql_types`]: how a column's type is called by MySQL.
+//! [`external`]: files as a table. [`delta`]: Delta Lake tables. [`listings`]: what a query has seen of both.
+//! [`pruning`]: which files a filter can do without. [`generated`]: rows that are made.
+//! [`sources`]: where files are, [`roots`] on this machine's disk and [`stores`] elsewhere, listed by [`remote`] and
+//! read through [`data_cache`]. [`tpch_files`] writes TPC-H as Parquet. [`mysql_types`]: how a column's type is called by
+//! MySQL. [`view`]: the name of a query.
 
+pub mod data_cache;
+pub mod delta;
 pub mod external;
 pub mod files;
 pub mod generated;
 pub mod listings;
 pub mod mysql_types;
+pub mod pruning;
+pub mod remote;
 pub mod roots;
+pub mod sources;
+pub mod stores;
 pub mod tpch_files;
+pub mod view;
 
 use std::error::Error;
 use std::fmt::Write;
 use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
-use datafusion::execution::cache::cache_manager::CacheManagerConfig;
+use datafusion::execution::cache::cache_manager::{
+    CacheManagerConfig, DEFAULT_FILE_STATISTICS_MEMORY_LIMIT, DEFAULT_METADATA_CACHE_LIMIT,
+};
 use sheaf_common::{Classify, ErrorCode, WireError};
 use sheaf_planners::error::wire_of;
 
 pub use roots::Roots;
+
+/// The parts of a node's memory that footers and statistics of files may take.
+const FOOTERS_SHARE: usize = 16;
+const STATISTICS_SHARE: usize = 64;
 
 /// What can be wrong with the files behind a table.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -107,7 +122,11 @@ pub(crate) fn wire(error: &(impl Classify + Error)) -> WireError {
 /// How the caches of a runtime have to be set for tables to show what is on disk.
 ///
 /// DataFusion's listing cache never notices a new file, so it is off. Its caches of footers and statistics compare a
-/// file's size and modification time at each use.
-pub fn cache_config() -> CacheManagerConfig {
-    CacheManagerConfig::default().with_list_files_cache(None).with_list_files_cache_limit(0)
+/// file's size and modification time at each use; they get shares of a node's memory, beside what queries are given.
+pub fn cache_config(memory_bytes: usize) -> CacheManagerConfig {
+    CacheManagerConfig::default()
+        .with_list_files_cache(None)
+        .with_list_files_cache_limit(0)
+        .with_metadata_cache_limit((memory_bytes / FOOTERS_SHARE).max(DEFAULT_METADATA_CACHE_LIMIT))
+        .with_file_statistics_cache_limit((memory_bytes / STATISTICS_SHARE).max(DEFAULT_FILE_STATISTICS_MEMORY_LIMIT))
 }

@@ -57,6 +57,7 @@ const SQL_MODE: &str = "PIPES_AS_CONCAT,ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,N
                         ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION";
 
 variables! {
+    activate_all_roles_on_login Switch Settable "0";
     auto_increment_increment Int Settable "1";
     auto_increment_offset Int Settable "1";
     autocommit Switch Settable "1";
@@ -77,6 +78,7 @@ variables! {
     collation_server Text Settable "utf8mb4_0900_ai_ci";
     connect_timeout Int ReadOnly "10";
     datadir Text ReadOnly "";
+    default_authentication_plugin Text ReadOnly "caching_sha2_password";
     default_collation_for_utf8mb4 Text Settable "utf8mb4_0900_ai_ci";
     default_storage_engine Text Settable "SHEAF";
     default_week_format Int Settable "0";
@@ -100,7 +102,7 @@ variables! {
     lc_messages Text Settable "en_US";
     lc_time_names Text Settable "en_US";
     license Text ReadOnly "Apache-2.0";
-    local_infile Switch ReadOnly "0";
+    local_infile Switch Settable "0";
     lock_wait_timeout Int Settable "31536000";
     log_bin Switch ReadOnly "0";
     long_query_time Text Settable "10.000000";
@@ -127,6 +129,7 @@ variables! {
     query_cache_size Int ReadOnly "0";
     query_cache_type Text Settable "OFF";
     read_only Switch ReadOnly "0";
+    require_secure_transport Switch Settable "0";
     resultset_metadata Text Settable "FULL";
     secure_file_priv NullableText ReadOnly "NULL";
     server_id Int ReadOnly "1";
@@ -157,7 +160,7 @@ variables! {
     system_time_zone Text ReadOnly "UTC";
     thread_handling Text ReadOnly "one-thread-per-connection";
     time_zone Text Settable "SYSTEM";
-    tls_version Text ReadOnly "";
+    tls_version Text ReadOnly "TLSv1.2,TLSv1.3";
     tmp_table_size Int Settable "16777216";
     transaction_alloc_block_size Int Settable "8192";
     transaction_isolation Text Settable "REPEATABLE-READ";
@@ -171,6 +174,14 @@ variables! {
     wait_timeout Int Settable "28800";
     warning_count Int ReadOnly "0";
     windowing_use_high_precision Switch Settable "1";
+}
+
+/// Those that only the server has, not a session.
+const GLOBAL_ONLY: &[&str] = &["local_infile"];
+
+/// Whether a variable can be set with `SET GLOBAL` only.
+pub fn is_global_only(name: &str) -> bool {
+    GLOBAL_ONLY.contains(&canonical(name).as_str())
 }
 
 /// Old names, and the ones that they mean.
@@ -235,8 +246,17 @@ const CHARACTER_SETS: &[(&str, &str)] = &[
     ("utf8mb4", "utf8mb4_0900_ai_ci"),
 ];
 
+/// The collations of UTF-8 that clients name by number when they log in.
+const LOGIN_COLLATIONS: &[(u16, &str, &str)] = &[
+    (33, "utf8mb3", "utf8mb3_general_ci"),
+    (45, "utf8mb4", "utf8mb4_general_ci"),
+    (46, "utf8mb4", "utf8mb4_bin"),
+    (224, "utf8mb4", "utf8mb4_unicode_ci"),
+    (255, "utf8mb4", "utf8mb4_0900_ai_ci"),
+];
+
 /// Values of the variables of one session, or of the server.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Variables {
     /// Those that differ from their default, by canonical name. NULL is none.
     changed: BTreeMap<&'static str, Option<String>>,
@@ -369,6 +389,16 @@ impl Variables {
         }
         self.changed.insert("collation_connection", Some(collation));
         Ok(())
+    }
+
+    /// As `SET NAMES` for a collation's number; others than those of UTF-8 change nothing.
+    pub fn set_collation(&mut self, number: u16) {
+        if let Some((_, charset, collation)) = LOGIN_COLLATIONS.iter().find(|it| it.0 == number) {
+            for name in ["character_set_client", "character_set_connection", "character_set_results"] {
+                self.changed.insert(name, Some((*charset).to_owned()));
+            }
+            self.changed.insert("collation_connection", Some((*collation).to_owned()));
+        }
     }
 
     /// Whether `sql_mode` has a mode, its combinations taken apart.

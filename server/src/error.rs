@@ -8,6 +8,8 @@ use sheaf_common::telemetry::TelemetryError;
 use sheaf_common::{Classify, ErrorCode, WireError};
 
 use crate::membership::MembershipError;
+use crate::metadata::MetadataError;
+use crate::tls::TlsError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -40,8 +42,25 @@ pub enum ServerError {
     /// A listener ended though nobody stopped the node.
     #[error("{what} ended unexpectedly: {message}")]
     Ended { what: &'static str, message: String },
+    #[error("cannot use the metadata")]
+    Metadata(#[from] MetadataError),
+    /// What an earlier version left in the data folder.
+    #[error("cannot take over the catalog of an earlier version")]
+    Import(#[source] WireError),
+    #[error("cannot make the first accounts, or take over those of an earlier version")]
+    Accounts(#[source] WireError),
     #[error("cannot open the query engine")]
     Engine(#[source] WireError),
+    /// The operator's to mend.
+    #[error(
+        "mysql_listen {address} is beyond loopback and root has no password: give --root-password-file FILE, or \
+         SHEAF_ROOT_PASSWORD, or --insecure to let everyone in who reaches the port"
+    )]
+    OpenRoot { address: HostPort },
+    #[error("cannot offer TLS to MySQL clients")]
+    Tls(#[from] TlsError),
+    #[error("cannot use TLS between the nodes")]
+    ClusterTls(#[source] sheaf_flight::TlsError),
     #[error("cannot be part of the cluster")]
     Membership(#[from] MembershipError),
     #[error("cannot watch for signals")]
@@ -51,11 +70,14 @@ pub enum ServerError {
 impl Classify for ServerError {
     fn code(&self) -> ErrorCode {
         match self {
-            ServerError::Config(_) | ServerError::Listen { .. } => ErrorCode::InvalidArgument,
-            ServerError::DataDir { .. } => ErrorCode::FileUnreadable,
+            ServerError::Config(_) | ServerError::Listen { .. } | ServerError::OpenRoot { .. } => {
+                ErrorCode::InvalidArgument
+            }
+            ServerError::DataDir { .. } | ServerError::Tls(_) | ServerError::ClusterTls(_) => ErrorCode::FileUnreadable,
             ServerError::DataDirInUse { .. } => ErrorCode::Busy,
             ServerError::Membership(error) => error.code(),
-            ServerError::Engine(error) => error.code,
+            ServerError::Engine(error) | ServerError::Import(error) | ServerError::Accounts(error) => error.code,
+            ServerError::Metadata(error) => error.code(),
             ServerError::Telemetry(_)
             | ServerError::Threads(_)
             | ServerError::Ended { .. }

@@ -1,20 +1,22 @@
-//! Health and metrics over HTTP.
+//! Health, the cluster and metrics over HTTP.
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
+use sheaf_common::WireError;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// How a node is.
 #[derive(Debug, Clone, Serialize)]
 pub struct Health {
-    /// `ready`, `joining` or `stopping`; only the first is a healthy answer.
+    /// `ready`, `joining`, `draining` or `stopping`; only the first is a healthy answer.
     pub status: &'static str,
     pub node: String,
     pub role: String,
@@ -24,9 +26,40 @@ pub struct Health {
     pub uptime_s: u64,
 }
 
+/// The nodes of the cluster and the replicas of its metadata, as this node knows them.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Cluster {
+    pub nodes: Vec<ClusterNode>,
+    /// None where a worker was asked.
+    pub replicas: Vec<ClusterReplica>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct ClusterNode {
+    pub name: String,
+    pub role: String,
+    /// `alive` or `lost`.
+    pub state: String,
+    pub address: String,
+    pub cores: u64,
+    pub version: String,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct ClusterReplica {
+    pub node: String,
+    /// `leader`, `follower`, `candidate`, `learner`, `removed` or `unreachable`.
+    pub role: String,
+    pub term: u64,
+    pub commit_index: u64,
+    pub applied_index: u64,
+}
+
 /// What the pages show. Asked at each request.
+#[async_trait]
 pub trait HttpSource: Send + Sync {
     fn health(&self) -> Health;
+    async fn cluster(&self) -> Result<Cluster, WireError>;
     /// All metrics in Prometheus' text format.
     fn metrics(&self) -> String;
 }
@@ -42,6 +75,8 @@ fn router(source: Source) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/health", get(health))
+        .route("/v1/health", get(health))
+        .route("/v1/cluster", get(cluster))
         .route("/metrics", get(metrics))
         .fallback(async || (StatusCode::NOT_FOUND, "no such page, see /\n"))
         .with_state(source)
@@ -50,8 +85,10 @@ fn router(source: Source) -> Router {
 async fn index(State(source): State<Source>) -> String {
     let Health { status, node, role, version, workers, .. } = source.health();
     format!(
-        "SheafDB {version}\nnode {node}, role {role}, {status}, {workers} live workers\n\n/health   how this node is, as JSON\n\
-         /metrics  what it counts, for Prometheus\n"
+        "SheafDB {version}\nnode {node}, role {role}, {status}, {workers} live workers\n\n\
+         /v1/health   how this node is, as JSON; also at /health\n\
+         /v1/cluster  the nodes of its cluster, as JSON\n\
+         /metrics     what it counts, for Prometheus\n"
     )
 }
 
@@ -59,6 +96,16 @@ async fn health(State(source): State<Source>) -> Response {
     let health = source.health();
     let code = if health.status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, axum::Json(health)).into_response()
+}
+
+async fn cluster(State(source): State<Source>) -> Response {
+    match source.cluster().await {
+        Ok(cluster) => axum::Json(cluster).into_response(),
+        Err(error) => {
+            let code = StatusCode::from_u16(error.code.numbers().http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            (code, format!("{}\n", error.message)).into_response()
+        }
+    }
 }
 
 async fn metrics(State(source): State<Source>) -> Response {
@@ -72,10 +119,22 @@ mod tests {
 
     struct Fixed(&'static str);
 
+    #[async_trait]
     impl HttpSource for Fixed {
         fn health(&self) -> Health {
             let (node, role, version) = ("n1".to_owned(), "all".to_owned(), "0".to_owned());
             Health { status: self.0, node, role, version, workers: 2, uptime_s: 3 }
+        }
+
+        async fn cluster(&self) -> Result<Cluster, WireError> {
+            let replica = ClusterReplica {
+                node: "n1".to_owned(),
+                role: "leader".to_owned(),
+                term: 1,
+                commit_index: 2,
+                applied_index: 2,
+            };
+            Ok(Cluster { nodes: vec![], replicas: vec![replica] })
         }
 
         fn metrics(&self) -> String {
@@ -102,6 +161,9 @@ mod tests {
     async fn pages_answer() {
         let ready = ask("ready", "/health").await;
         assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("\"workers\":2"), "{ready}");
+        assert!(ask("ready", "/v1/health").await.starts_with("HTTP/1.1 200"));
+        let cluster = ask("ready", "/v1/cluster").await;
+        assert!(cluster.contains(r#""replicas":[{"node":"n1","role":"leader""#), "{cluster}");
         let joining = ask("joining", "/health").await;
         assert!(joining.starts_with("HTTP/1.1 503") && joining.contains("\"status\":\"joining\""), "{joining}");
         let metrics = ask("ready", "/metrics").await;

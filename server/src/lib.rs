@@ -9,12 +9,12 @@ pub mod error;
 pub mod http;
 pub mod machine;
 pub mod membership;
-#[cfg(feature = "metadata")]
 pub mod metadata;
 pub mod metrics;
 pub mod mysql;
 pub mod node;
 pub mod stop;
+pub mod tls;
 
 pub use data_dir::NodeFile;
 pub use error::ServerError;

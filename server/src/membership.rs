@@ -1,4 +1,4 @@
-//! Which nodes the cluster has: a coordinator's registry of its workers, and a worker's link to its coordinator.
+//! Which nodes the cluster has: a coordinator's registry of its workers, and a worker's links to all coordinators.
 //!
 //! A node that starts is a new *incarnation*, even under an old name: nothing that an earlier one held is expected of it.
 //! A worker joins by a Flight action, then sends heartbeats. It is lost when they stay away, or at once when its connection
@@ -6,20 +6,30 @@
 
 mod actions;
 mod client;
+mod control;
+mod discovery;
+mod links;
 mod messages;
+mod places;
 mod registry;
 mod watch;
 
 pub use actions::MembershipActions;
-pub use client::{ControlLink, FlightLink, JoinOptions, MemberClient};
+pub use client::{ControlLink, FlightLink, JoinOptions, MemberClient, SeedLink};
+pub use control::{Control, SessionActions};
+pub use discovery::discover_workers;
+pub use links::{Coordinators, LinkOptions, MemberLinks};
+pub use places::{LOOKUP_TIMEOUT, NameService, Places, SystemNames};
 pub use registry::{Member, MemberState, Registry};
 pub use watch::watch_workers;
 
 use messages::NodeMessage;
 use sheaf_common::{Classify, ErrorCode};
 
-/// The version that two nodes must share to work together: plans and messages are not yet read across versions.
+/// The version of the server.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The version and the commit: plans go only between nodes of the same build.
+pub const BUILD: &str = env!("SHEAF_BUILD");
 
 /// One start of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +43,7 @@ pub struct Node {
     pub cores: usize,
     pub memory_bytes: u64,
     pub role: String,
+    /// Its build: plans go only to workers that have that of their coordinator.
     pub version: String,
 }
 
@@ -62,8 +73,6 @@ pub enum MembershipError {
         #[source]
         source: prost::DecodeError,
     },
-    #[error("node {name} has version {version}, the coordinator has {VERSION}: run the same version on every node")]
-    Version { name: String, version: String },
     #[error("node {name} has no usable {what}")]
     Incomplete { name: String, what: &'static str },
     /// Two nodes were given one name; or one was restarted so fast that its predecessor still counts as live.
@@ -78,6 +87,9 @@ pub enum MembershipError {
     /// The node that was asked is itself a worker.
     #[error("node {name} is not a coordinator: join the one that it joined")]
     NotCoordinator { name: String },
+    /// It takes statements too: its clients would be left alone.
+    #[error("node {name} is not a worker only: stop it instead")]
+    NotWorker { name: String },
     /// The coordinator said no, and will say so again.
     #[error("coordinator {coordinator} refused the join: {message}")]
     Refused { coordinator: String, message: String },
@@ -89,9 +101,9 @@ impl Classify for MembershipError {
     fn code(&self) -> ErrorCode {
         match self {
             MembershipError::Message { .. }
-            | MembershipError::Version { .. }
             | MembershipError::Incomplete { .. }
             | MembershipError::NotCoordinator { .. }
+            | MembershipError::NotWorker { .. }
             | MembershipError::Refused { .. } => ErrorCode::InvalidArgument,
             MembershipError::NameTaken { .. } => ErrorCode::Busy,
             MembershipError::Unreachable { .. } | MembershipError::JoinTimeout { .. } => ErrorCode::NoWorker,
@@ -106,9 +118,9 @@ impl Classify for MembershipError {
             | MembershipError::AnotherNode { .. }
             | MembershipError::JoinTimeout { .. } => true,
             MembershipError::Message { .. }
-            | MembershipError::Version { .. }
             | MembershipError::Incomplete { .. }
             | MembershipError::NotCoordinator { .. }
+            | MembershipError::NotWorker { .. }
             | MembershipError::Refused { .. } => false,
         }
     }

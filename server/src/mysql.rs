@@ -12,11 +12,13 @@ mod flags;
 #[cfg(test)]
 mod fuzz;
 mod handshake;
+mod literals;
 mod packet;
 mod parameter;
 mod read_ahead;
 mod reply;
 mod session;
+mod socket;
 mod statements;
 mod tcp;
 mod tracker;
@@ -36,24 +38,31 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-pub use auth::{Accounts, OpenAccounts, Verifier};
+use auth::EngineAccounts;
+pub use auth::{Accounts, Candidate};
 use connection::ConnectionError;
 use packet::PacketBuffer;
 use reply::ErrorReply;
 use session::Client;
 use tcp::{ConnectionOptions, TcpConnection};
+pub use value::{TextCells, ValueError};
 
 /// How the front end is set up.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct MySqlOptions {
     /// Port 0 takes a free one.
     pub listen: SocketAddr,
     /// The upper twelve bits of every connection id, so that any coordinator knows whose a connection is.
     pub coordinator_no: u16,
-    /// Who may log in.
-    pub accounts: Arc<dyn Accounts>,
+    /// Who may log in; none asks the engine.
+    pub accounts: Option<Arc<dyn Accounts>>,
+    /// Root may come from other machines too as long as it has no password.
+    pub lets_open_root_in: bool,
+    /// What answers clients that ask for TLS; none has none.
+    pub tls: Option<TlsAcceptor>,
     pub max_connections: usize,
     /// SheafDB's version, which stands behind MySQL's in the greeting.
     pub version: String,
@@ -67,7 +76,9 @@ impl MySqlOptions {
         Self {
             listen,
             coordinator_no: 0,
-            accounts: Arc::new(OpenAccounts { other_machines: false }),
+            accounts: None,
+            lets_open_root_in: false,
+            tls: None,
             max_connections: 1_000,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             login_timeout: Duration::from_secs(10),
@@ -82,6 +93,8 @@ pub struct MySqlServer {
     address: SocketAddr,
     stop: CancellationToken,
     accepting: JoinSet<JoinSet<()>>,
+    /// Connections that were left when it stopped to accept.
+    left: JoinSet<()>,
 }
 
 impl MySqlServer {
@@ -95,9 +108,15 @@ impl MySqlServer {
     pub fn serve(listener: TcpListener, engine: Arc<Engine>, options: MySqlOptions) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
+        engine.announce("max_connections", options.max_connections.to_string());
+        let accounts = options.accounts.clone().unwrap_or_else(|| {
+            let lets_open_root_in = options.lets_open_root_in;
+            Arc::new(EngineAccounts { engine: Arc::clone(&engine), lets_open_root_in })
+        });
         let acceptor = Acceptor {
             listener,
             engine,
+            accounts,
             stop: stop.clone(),
             ids: Arc::new(ConnectionIds::new(options.coordinator_no)),
             started: Instant::now(),
@@ -105,7 +124,7 @@ impl MySqlServer {
         };
         let mut accepting = JoinSet::new();
         accepting.spawn(acceptor.run());
-        Ok(Self { address, stop, accepting })
+        Ok(Self { address, stop, accepting, left: JoinSet::new() })
     }
 
     /// Where it listens, the port that it got included.
@@ -113,14 +132,21 @@ impl MySqlServer {
         self.address
     }
 
+    /// Takes no more clients, ends those that idle, and waits for the others to come to the end of their statements. One
+    /// that was given up halfway may be called again.
+    pub async fn drain(&mut self) {
+        self.stop.cancel();
+        if let Some(Ok(connections)) = self.accepting.join_next().await {
+            self.left = connections;
+        }
+        while self.left.join_next().await.is_some() {}
+    }
+
     /// Takes no more clients, ends those that idle, and lets statements run for `grace`; then they are ended.
     pub async fn stop(mut self, grace: Duration) {
-        self.stop.cancel();
-        let Some(Ok(mut connections)) = self.accepting.join_next().await else { return };
-        let finished = timeout(grace, async { while connections.join_next().await.is_some() {} }).await;
-        if finished.is_err() {
-            tracing::warn!(n_connections = connections.len(), "connections did not end in time");
-            connections.shutdown().await;
+        if timeout(grace, self.drain()).await.is_err() {
+            tracing::warn!(n_connections = self.left.len(), "connections did not end in time");
+            self.left.shutdown().await;
         }
     }
 }
@@ -128,6 +154,7 @@ impl MySqlServer {
 struct Acceptor {
     listener: TcpListener,
     engine: Arc<Engine>,
+    accounts: Arc<dyn Accounts>,
     stop: CancellationToken,
     ids: Arc<ConnectionIds>,
     started: Instant,
@@ -173,7 +200,8 @@ impl Acceptor {
             version: format!("8.4.0-sheafdb-{}", self.options.version),
             connection_id,
             peer: peer.ip().to_canonical(),
-            accounts: Arc::clone(&self.options.accounts),
+            accounts: Arc::clone(&self.accounts),
+            tls: self.options.tls.clone(),
             login_timeout: self.options.login_timeout,
             max_allowed_packet: self.options.max_allowed_packet,
         };
@@ -197,6 +225,10 @@ impl Acceptor {
                 Err(
                     error @ (ConnectionError::WriteTimeout
                     | ConnectionError::AccessDenied { .. }
+                    | ConnectionError::Locked { .. }
+                    | ConnectionError::Offline { .. }
+                    | ConnectionError::InsecureTransport
+                    | ConnectionError::Tls(_)
                     | ConnectionError::PluginNotSpoken { .. }),
                 ) => {
                     tracing::warn!(connection_id, %peer, %error, "connection ended");

@@ -14,10 +14,11 @@ const INTERRUPTED: i32 = 130;
 /// The end by force comes so much later than the deadline of everything that ends in order.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Listens for SIGTERM and SIGINT: the first cancels `stop`, the second ends the process at once.
+/// Listens for SIGTERM and SIGINT. The first SIGTERM cancels `drain`, SIGINT cancels `stop`, and a second signal stops
+/// what drains and ends what stops at once.
 ///
 /// Needs a Tokio runtime around it, whose threads must not be those that queries keep busy.
-pub fn watch_signals(stop: CancellationToken) -> Result<(), ServerError> {
+pub fn watch_signals(stop: CancellationToken, drain: CancellationToken) -> Result<(), ServerError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(ServerError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServerError::Signals)?;
     async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
@@ -28,7 +29,18 @@ pub fn watch_signals(stop: CancellationToken) -> Result<(), ServerError> {
     }
     tokio::spawn(async move {
         let signal = next(&mut terminate, &mut interrupt).await;
-        info!(signal, "stopping");
+        if signal == "SIGTERM" && !drain.is_cancelled() {
+            info!(signal, "draining");
+            drain.cancel();
+            // Who stops by itself meanwhile goes by the second signal as if there had been no first.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                signal = next(&mut terminate, &mut interrupt) => info!(signal, "stopping"),
+            }
+        } else {
+            info!(signal, "stopping");
+        }
         stop.cancel();
         let signal = next(&mut terminate, &mut interrupt).await;
         warn!(signal, "stopping at once");

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sheaf_tests::{alone, binary};
+use sheaf_tests::{Cluster, ClusterSpec, alone, binary};
 
 const DEADLINE: Duration = Duration::from_secs(180);
 /// Says that nothing matches, whatever it is asked.
@@ -105,5 +105,59 @@ fn the_benchmark_measures_systems_and_checks_their_answers() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains("quitter") && said.contains("had enough"), "{said}");
+    });
+}
+
+#[test]
+fn many_clients_ask_a_running_server() {
+    alone(DEADLINE, async {
+        let cluster = Cluster::start(ClusterSpec::workers(2).cores(1)).await;
+        let port = cluster.mysql_port().to_string();
+        let dir = tempfile::tempdir().expect("a folder can be made");
+        let (first, second) = (dir.path().join("first.json"), dir.path().join("second.json"));
+        let load = |json: &Path, more: &[&str]| {
+            let mut command = Command::new(binary::sheaf());
+            command.args([
+                "bench",
+                "load",
+                "--port",
+                &port,
+                "--concurrency",
+                "3",
+                "--duration",
+                "1s",
+                "--warmup",
+                "200ms",
+            ]);
+            command.args(["-e", "SELECT sum(number) FROM numbers(1000)", "--set", "min_distribute_bytes=0", "--json"]);
+            command.arg(json).args(more).output().expect("the binary was built")
+        };
+        let read = |json: &Path| -> Value {
+            serde_json::from_slice(&std::fs::read(json).expect("the JSON was asked for")).expect("the JSON is JSON")
+        };
+
+        let output = load(&first, &[]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(said.contains("3 clients on 127.0.0.1:") && said.contains("p99"), "{said}");
+        let found = read(&first);
+        let n_answers = found["all"]["answers"].as_u64().expect("answers are counted");
+        assert!(n_answers > 0 && found["statements"][0]["answers"] == n_answers, "{found}");
+        let time = |name: &str| found["all"][name].as_f64().expect("times are measured");
+        assert!(
+            time("p50_ms") > 0.0 && time("p50_ms") <= time("p99_ms") && time("p99_ms") <= time("max_ms"),
+            "{found}"
+        );
+
+        // A statement that fails is counted, told, and fails the run; the two results can be compared all the same.
+        let earlier = first.to_str().expect("the path is Unicode");
+        let output = load(&second, &["-e", "SELECT nothing", "--compare", earlier]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("× ERROR 1054: ") && said.contains("geometric mean of 4 ratios"), "{said}");
+        assert!(read(&second)["all"]["errors"].as_object().is_some_and(|it| it.len() == 1));
+        let mut compare = Command::new(binary::sheaf());
+        let output = compare.args(["bench", "compare"]).args([&first, &second]).output().expect("the binary was built");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("s1 p50"), "{output:?}");
     });
 }

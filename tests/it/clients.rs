@@ -1,14 +1,19 @@
-//! Stock clients as their users install them: PyMySQL, MySQL's connector and DuckDB from Python, the `mysql` or `mariadb` command line.
+//! Stock clients as their users install them, and what those send that cannot be installed here.
 //!
-//! What this machine cannot have is skipped with a loud line. `SHEAF_FULL=1` adds TPC-H at scale factor 1 on three
-//! workers, its answers compared with DuckDB's over the same files.
+//! [`installed`] lists the clients with their scripts in `tests/clients`. What was tried with which is the table of
+//! `website/docs/connect.md`; `UPDATE=1` writes it anew. What this machine cannot have is skipped with a loud line.
+//! `SHEAF_CLIENT=name` runs one of them. `SHEAF_FULL=1` adds TPC-H at scale factor 1 on three workers, its answers compared
+//! with DuckDB's over the same files.
 
-use std::path::PathBuf;
+mod statements;
+mod table;
+
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use sheaf_tests::{Client, Cluster, ClusterSpec, alone, root, skip};
+use sheaf_tests::{Client, Cluster, ClusterSpec, alone, is_full, root, skip};
 
 use crate::tpch;
 
@@ -31,7 +36,7 @@ pub fn python() -> Option<&'static PathBuf> {
 }
 
 /// Runs one of the scripts against a server's port. Panics with what it said when it fails.
-fn script(name: &str, port: u16, args: &[String]) {
+pub fn script(name: &str, port: u16, args: &[String]) {
     let Some(python) = python() else {
         return skip(name, "tests/python/setup.sh could not make its environment");
     };
@@ -50,59 +55,162 @@ fn succeed(command: &mut Command) -> String {
     stdout.into_owned()
 }
 
+/// One client and how its script is run; the script gets the server's port, a database of its own and the certificate.
+struct Installed {
+    /// As the table of the docs calls it.
+    name: &'static str,
+    /// What has to be there: programs, and files.
+    needs: &'static [&'static str],
+    command: Vec<String>,
+    /// Behind the three that each gets.
+    more: &'static [&'static str],
+}
+
+const GO_DRIVER: &str = "/usr/share/gocode/src/github.com/go-sql-driver/mysql/driver.go";
+const JAVA_DRIVER: &str = "/usr/share/java/mariadb-java-client.jar";
+const NODE_FOLDERS: &str = "/usr/share/nodejs:/usr/lib/nodejs";
+
+fn installed() -> Vec<Installed> {
+    let at = |script: &str| root().join("tests/clients").join(script).display().to_string();
+    let python = python().map(|it| it.display().to_string()).unwrap_or_default();
+    let of_python = |name, script: &str, more| {
+        let command = vec![python.clone(), at(script)];
+        Installed { name, needs: &["python3"], command, more }
+    };
+    let other = |name, needs, words: &[&str], script: &str| {
+        let command = words.iter().map(|it| (*it).to_owned()).chain([at(script)]).collect();
+        Installed { name, needs, command, more: &[] }
+    };
+    let node_path = format!("NODE_PATH={NODE_FOLDERS}");
+    vec![
+        other("`mariadb` / `mysql`, `mariadb-admin`, `mariadb-show`", &["mariadb"], &["sh"], "command_line.sh"),
+        other("`mariadb-dump` / `mysqldump`", &["mariadb-dump"], &["sh"], "dump.sh"),
+        other("mydumper", &["mydumper", "mariadb"], &["sh"], "mydumper.sh"),
+        of_python("PyMySQL", "pymysql_client.py", &[]),
+        of_python("mysqlclient (MySQLdb)", "mysqlclient_client.py", &[]),
+        of_python("MySQL Connector/Python", "connector_client.py", &[]),
+        of_python("aiomysql", "aiomysql_client.py", &[]),
+        of_python("SQLAlchemy 2 and pandas over PyMySQL", "sqlalchemy_client.py", &["pymysql"]),
+        of_python("SQLAlchemy 2 and pandas over mysqlclient", "sqlalchemy_client.py", &["mysqldb"]),
+        of_python("SQLAlchemy 2 and pandas over MySQL Connector/Python", "sqlalchemy_client.py", &["mysqlconnector"]),
+        of_python("SQLAlchemy 1.4 over PyMySQL", "sqlalchemy_client.py", &["pymysql", "1.4"]),
+        of_python("ODBC: MariaDB's driver, unixODBC, pyodbc", "odbc_client.py", &[]),
+        of_python("DuckDB's `mysql` extension", "duckdb_attach.py", &[]),
+        other(
+            "Go: go-sql-driver/mysql",
+            &["go", GO_DRIVER],
+            &["env", "GO111MODULE=off", "GOPATH=/usr/share/gocode", "GOFLAGS=", "go", "run"],
+            "go_client.go",
+        ),
+        other("Node: mysql", &["node", "/usr/share/nodejs/mysql"], &["env", &node_path, "node"], "node_client.js"),
+        other(
+            "Java: MariaDB Connector/J 2.7",
+            &["java", JAVA_DRIVER],
+            &["java", "-cp", JAVA_DRIVER],
+            "java_client.java",
+        ),
+        other("Perl: DBD::mysql", &["perl", "/usr/lib/x86_64-linux-gnu/perl5"], &["perl"], "perl_client.pl"),
+        other("PHP: mysqli and PDO", &["php"], &["php"], "php_client.php"),
+        other("Ruby: mysql2", &["ruby"], &["ruby"], "ruby_client.rb"),
+    ]
+}
+
+/// Runs a client's script; what was tried, or why not. Errs with what it said.
+fn tried(client: &Installed, port: u16, database: &str, ca: &str) -> Result<Result<Vec<String>, String>, String> {
+    let has = |it: &'static str| if it.starts_with('/') { Path::new(it).exists() } else { found(&[it]).is_some() };
+    if let Some(missing) = client.needs.iter().copied().find(|it| !has(it)) {
+        return Ok(Err(format!("there is no {missing}")));
+    }
+    if client.command[0].is_empty() {
+        return Ok(Err("tests/python/setup.sh could not make its environment".to_owned()));
+    }
+    let mut command = Command::new(&client.command[0]);
+    command.args(&client.command[1..]).arg(port.to_string()).arg(database).arg(ca).args(client.more);
+    let Output { status, stdout, stderr } = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    if let Some(why) = stdout.lines().find_map(|it| it.strip_prefix("SKIPPED ")) {
+        return Ok(Err(why.to_owned()));
+    }
+    // What its own environment lacks, it cannot import.
+    if stderr.contains("ModuleNotFoundError") {
+        return Ok(Err(stderr.lines().last().unwrap_or_default().to_owned()));
+    }
+    let tried: Vec<String> = stdout.lines().filter_map(|it| it.strip_prefix("TRIED ")).map(str::to_owned).collect();
+    match status.success() && !tried.is_empty() {
+        true => Ok(Ok(tried)),
+        false => Err(format!("{status}\n{stdout}\n{stderr}")),
+    }
+}
+
+/// Every client does all that its script asks of it, and the table in the docs says what that is.
 #[test]
-fn pymysql() {
-    alone(DEADLINE, async {
+fn installed_clients() {
+    alone(Duration::from_secs(600), async {
         let cluster = Cluster::start_with_fixtures(ClusterSpec::workers(1)).await;
-        script("pymysql_client.py", cluster.mysql_port(), &[]);
+        let ca = cluster.coordinator.dir().join("tls/ca.pem").display().to_string();
+        let port = cluster.mysql_port();
+        let only = std::env::var("SHEAF_CLIENT").ok();
+        let clients = installed();
+        let wanted = |it: &&Installed| only.as_ref().is_none_or(|only| it.name.contains(only.as_str()));
+        let (mut failed, mut results) = (vec![], table::Results::default());
+        for (n, client) in clients.iter().enumerate().filter(|(_, it)| wanted(it)) {
+            match tried(client, port, &format!("client{n}"), &ca) {
+                Ok(Ok(tried)) => results.add(client.name, tried),
+                Ok(Err(why)) => skip(client.name, &why),
+                Err(said) => failed.push(format!("{}: {said}", client.name)),
+            }
+        }
+        assert!(failed.is_empty(), "{} clients:\n{}", failed.len(), failed.join("\n\n"));
+        results.check("installed", only.is_none());
     });
 }
 
+/// What those clients send that cannot be installed here is answered as they need it.
 #[test]
-fn mysql_connector_python() {
-    alone(DEADLINE, async {
-        let cluster = Cluster::start_with_fixtures(ClusterSpec::workers(1)).await;
-        script("connector_client.py", cluster.mysql_port(), &[]);
-    });
-}
-
-#[test]
-fn duckdb_attaches() {
-    alone(DEADLINE, async {
-        let cluster = Cluster::start_with_fixtures(ClusterSpec::workers(1)).await;
-        script("duckdb_attach.py", cluster.mysql_port(), &[]);
-    });
-}
-
-/// What DuckDB's extension sends when it attaches, through prepared statements as it does.
-#[test]
-fn duckdb_start_up_is_answered() {
-    const STATEMENTS: [&str; 9] = [
-        "SELECT 1",
-        "SELECT REPEAT('x', 65536)",
-        "SELECT schema_name FROM information_schema.schemata",
-        "SELECT table_schema, table_name, table_type FROM information_schema.tables WHERE table_schema = 'suite'",
-        "SELECT table_name, column_name, data_type, column_type, is_nullable, column_default, extra, character_set_name, \
-         numeric_precision, numeric_scale FROM information_schema.columns WHERE table_schema = 'suite' \
-         ORDER BY table_name, ordinal_position",
-        "SELECT index_name, column_name FROM information_schema.statistics WHERE table_schema = 'suite'",
-        "SELECT table_name, data_length FROM information_schema.tables WHERE table_schema = 'suite'",
-        "SELECT partition_name FROM information_schema.partitions WHERE table_schema = 'suite'",
-        "SELECT id, k, g, v, d, amt, day, ts, ok FROM suite.facts",
+fn statements_of_other_clients() {
+    const CLIENTS: [(&str, &str); 11] = [
+        ("MySQL Connector/J", "connector_j.txt"),
+        ("MariaDB Connector/J 2 and 3", "mariadb_connector_j.txt"),
+        ("Metabase", "metabase.txt"),
+        ("Grafana", "grafana.txt"),
+        ("DBeaver", "dbeaver.txt"),
+        ("Superset", "superset.txt"),
+        ("Tableau", "tableau.txt"),
+        ("Power BI", "power_bi.txt"),
+        ("sqlx", "sqlx.txt"),
+        ("Percona Toolkit", "percona_toolkit.txt"),
+        ("DuckDB's `mysql` extension, on connect", "duckdb.txt"),
     ];
     alone(DEADLINE, async {
         let cluster = Cluster::start_with_fixtures(ClusterSpec::workers(1)).await;
-        let mut client = cluster.connect_to(Some("suite")).await;
-        for statement in ["SET NAMES utf8mb4", "SET autocommit=1", "SET SESSION information_schema_stats_expiry = 0"] {
-            client.query(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+        let (mut failed, mut results) = (vec![], table::Results::default());
+        for (name, file) in CLIENTS {
+            let parts = statements::read(&root().join("tests/clients/statements").join(file));
+            for is_prepared in [false, true] {
+                let mut client = cluster.connect_to(Some("suite")).await;
+                failed.extend(statements::run(&mut client, file, &parts, is_prepared).await);
+            }
+            results.add(name, parts.into_iter().map(|it| it.title).collect());
         }
-        client.query("START TRANSACTION READ ONLY").await.expect("a transaction that only reads");
-        for statement in STATEMENTS {
-            let answer = client.execute(statement, ()).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
-            assert!(!answer.columns.is_empty(), "{statement} has no columns");
-        }
-        client.ping().await.expect("the session goes on");
-        client.query("COMMIT").await.expect("nothing was written");
+        assert!(failed.is_empty(), "{} statements:\n{}", failed.len(), failed.join("\n\n"));
+        results.check("statements", true);
+    });
+}
+
+#[test]
+fn accounts_and_tls() {
+    alone(DEADLINE, async {
+        let cluster = Cluster::start_with_fixtures(ClusterSpec::workers(0)).await;
+        let ca = cluster.coordinator.dir().join("tls/ca.pem").display().to_string();
+        script("users_client.py", cluster.mysql_port(), std::slice::from_ref(&ca));
+        let Some(program) = found(&["mariadb", "mysql"]) else {
+            return skip("the mysql command line under TLS", "neither mariadb nor mysql is installed");
+        };
+        let mut command = Command::new(program);
+        command.args(["--no-defaults", "--protocol=tcp", "--host=127.0.0.1", "--user=root", "--batch"]);
+        command.args(["--port", &cluster.mysql_port().to_string(), "--ssl-ca", &ca]);
+        let said = succeed(command.args(["--execute", "SHOW STATUS LIKE 'Ssl_version'"]));
+        assert!(said.contains("TLSv1."), "{said}");
     });
 }
 
@@ -133,36 +241,8 @@ pub fn found(programs: &[&'static str]) -> Option<&'static str> {
 }
 
 #[test]
-fn mysql_command_line() {
-    let Some(program) = found(&["mariadb", "mysql"]) else {
-        return skip("the mysql command line", "neither mariadb nor mysql is installed");
-    };
-    alone(DEADLINE, async {
-        let cluster = Cluster::start_with_fixtures(ClusterSpec::workers(1)).await;
-        let client = |sql: &str| {
-            let mut command = Command::new(program);
-            let port = cluster.mysql_port().to_string();
-            command.args(["--no-defaults", "--protocol=tcp", "--host=127.0.0.1", "--user=root", "--port", &port]);
-            command.args(["--batch", "--execute", sql]);
-            command
-        };
-        assert_eq!(succeed(&mut client("SELECT 1 AS x, 'y' AS y, NULL AS z")), "x\ty\tz\n1\ty\tNULL\n");
-        assert_eq!(
-            succeed(&mut client("USE suite; SELECT count(*) AS n FROM facts; SELECT 2 AS two")),
-            "n\n240\ntwo\n2\n"
-        );
-        let tables = succeed(&mut client("SHOW TABLES FROM suite"));
-        assert!(tables.lines().any(|line| line == "facts"), "{tables}");
-        succeed(&mut client("status"));
-        let output = client("SELECT * FROM suite.no_such").output().expect("it ran a moment ago");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains("ERROR 1146 (42S02)"), "{said}");
-    });
-}
-
-#[test]
 fn tpch_sf1_equals_duckdb() {
-    if std::env::var_os("SHEAF_FULL").is_none() {
+    if !is_full() {
         return skip("TPC-H SF1 against DuckDB", "it takes minutes; SHEAF_FULL=1 runs it");
     }
     alone(Duration::from_secs(1_800), async {
@@ -174,5 +254,25 @@ fn tpch_sf1_equals_duckdb() {
         tpch::create_tables(&mut client, "sf1", data.path()).await;
         let queries = root().join("cli/src/tpch").display().to_string();
         script("tpch_against_duckdb.py", cluster.mysql_port(), &[data.path().display().to_string(), queries]);
+    });
+}
+
+#[test]
+fn pruning_loses_no_row() {
+    alone(DEADLINE, async {
+        let cluster = Cluster::start(ClusterSpec::workers(2)).await;
+        let folder = cluster.dir().join("pruning");
+        std::fs::create_dir(&folder).expect("the cluster's folder can be written");
+        script("pruning_against_duckdb.py", cluster.mysql_port(), &[folder.display().to_string()]);
+    });
+}
+
+#[test]
+fn tables_in_object_stores() {
+    alone(DEADLINE, async {
+        let cluster = Cluster::start(ClusterSpec::workers(2)).await;
+        let folder = cluster.dir().join("lake");
+        std::fs::create_dir(&folder).expect("the cluster's folder can be written");
+        script("remote_tables.py", cluster.mysql_port(), &[folder.display().to_string()]);
     });
 }

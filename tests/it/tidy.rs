@@ -191,3 +191,22 @@ fn the_settings_page_is_the_registry() {
         rows.iter().map(|row| format!("| `{}` | `{}` | {} |", row.name, row.default, row.description)).collect();
     assert_eq!(shown, expected, "{}", page.display());
 }
+
+#[test]
+fn the_functions_page_is_the_registry() {
+    let page = root().join("website/docs/functions.md");
+    let text = read(&page);
+    let chapters = sheaf_query::functions::mysql::chapters();
+    let code = |names: &[String]| names.iter().map(|it| format!("`{it}`")).collect::<Vec<_>>().join(", ");
+    let expected: Vec<String> =
+        chapters.iter().map(|(title, names)| format!("| {title} | {} |", code(names))).collect();
+    let is_chapter = |line: &&str| line.starts_with("| ") && line.contains(" | `") && line.ends_with("` |");
+    let shown: Vec<&str> = text.lines().filter(is_chapter).collect();
+    assert_eq!(shown, expected, "{}", page.display());
+    // What the page calls missing is.
+    let (_, missing) = text.split_once("## What is missing").expect("the page has the part");
+    let (missing, _) = missing.split_once("\n## ").expect("another part follows");
+    for name in missing.split('`').skip(1).step_by(2) {
+        assert!(!chapters.iter().any(|(_, names)| names.iter().any(|it| it == name)), "{name} is there");
+    }
+}

@@ -14,7 +14,7 @@ use sheaf_tests::{Client, Cluster, ClusterSpec, Table, alone, binary, root};
 pub const TABLES: [&str; 8] = ["customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier"];
 
 /// For each query, the columns of the answer that its ORDER BY sorts by; none where one row or no order is asked for.
-const ORDER: [&[usize]; 22] = [
+pub const ORDER: [&[usize]; 22] = [
     &[0, 1],
     &[0, 2, 1, 3],
     &[1, 2],
@@ -39,7 +39,7 @@ const ORDER: [&[usize]; 22] = [
     &[0],
 ];
 
-fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     root().join("tests/tpch")
 }
 
@@ -50,11 +50,16 @@ pub fn query_text(number: usize) -> String {
 }
 
 /// Reads an answer: `|` between the cells, `"` around those that need it, `""` for one inside; an empty cell is NULL.
-fn read_answer(path: &Path) -> Vec<Vec<String>> {
+pub fn read_answer(path: &Path) -> Vec<Vec<String>> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut rows: Vec<Vec<String>> = text.lines().map(split_line).collect();
     rows.remove(0);
     rows
+}
+
+/// The right answer to a query at scale factor 0.1.
+pub fn answer(number: usize) -> Vec<Vec<String>> {
+    read_answer(&folder().join(format!("answers-sf0.1/q{number}.csv")))
 }
 
 fn split_line(line: &str) -> Vec<String> {
@@ -108,7 +113,7 @@ fn agree(actual: &str, expected: &str, tolerance: Tolerance) -> bool {
 }
 
 /// What is wrong with an answer, if anything is: its rows as a multiset, its order in the columns of `order`.
-fn difference(actual: &Table, expected: &[Vec<String>], order: &[usize]) -> Option<String> {
+pub fn difference(actual: &Table, expected: &[Vec<String>], order: &[usize]) -> Option<String> {
     if actual.rows.len() != expected.len() {
         return Some(format!("{} rows instead of {}", actual.rows.len(), expected.len()));
     }
@@ -182,20 +187,27 @@ fn check_shape(workers: usize) {
             for (files, dir) in &layouts {
                 create_tables(&mut client, &format!("files{files}"), dir).await;
                 let started = Instant::now();
-                for number in 1..=22 {
-                    let expected = read_answer(&folder().join(format!("answers-sf0.1/q{number}.csv")));
-                    let wrong = match client.query(&query_text(number)).await {
-                        Ok(table) => difference(&table, &expected, ORDER[number - 1]),
-                        Err(error) => Some(error.to_string()),
-                    };
-                    let shape = format!("{workers} workers, {cores} cores, {files} files, q{number}");
-                    failures.extend(wrong.map(|wrong| format!("{shape}: {wrong}")));
-                }
+                let shape = format!("{workers} workers, {cores} cores, {files} files");
+                failures.extend(wrong_answers(&mut client).await.into_iter().map(|wrong| format!("{shape}, {wrong}")));
                 eprintln!("{workers} workers, {cores} cores, {files} files: 22 queries in {:?}", started.elapsed());
             }
         }
         assert!(failures.is_empty(), "{} answers are wrong:\n{}", failures.len(), failures.join("\n"));
     });
+}
+
+/// What is wrong with the answers of the 22 queries over the tables of the current database, at scale factor 0.1.
+pub async fn wrong_answers(client: &mut Client) -> Vec<String> {
+    let mut failures = Vec::new();
+    for number in 1..=22 {
+        let expected = answer(number);
+        let wrong = match client.query(&query_text(number)).await {
+            Ok(table) => difference(&table, &expected, ORDER[number - 1]),
+            Err(error) => Some(error.to_string()),
+        };
+        failures.extend(wrong.map(|wrong| format!("q{number}: {wrong}")));
+    }
+    failures
 }
 
 #[test]
@@ -221,7 +233,7 @@ fn tpch_generator_database() {
         run(&mut client, "CREATE DATABASE gen ENGINE = TPCH(scale = 0.1)").await;
         run(&mut client, "USE gen").await;
         for number in [1, 3, 6, 13] {
-            let expected = read_answer(&folder().join(format!("answers-sf0.1/q{number}.csv")));
+            let expected = answer(number);
             let table = run(&mut client, &query_text(number)).await;
             assert_eq!(difference(&table, &expected, ORDER[number - 1]), None, "q{number}");
         }

@@ -3,6 +3,7 @@
 //! No process outlives its [`Cluster`], nor the test process if that dies first. When a test fails, the folder with
 //! logs and data stays, and the end of every log is printed.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,8 +15,8 @@ use serde_json::Value;
 use crate::client::{Client, Failure};
 use crate::{binary, fixtures};
 
-/// A debug build on two busy cores needs this long to answer its first statement, and no longer.
-const READY_DEADLINE: Duration = Duration::from_secs(30);
+/// However slow and busy the machine is, nothing takes longer to answer its first statement.
+const READY_DEADLINE: Duration = Duration::from_secs(120);
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -28,11 +29,27 @@ pub struct ClusterSpec {
     pub memory: &'static str,
     /// Folders that tables may lie in, beside the cluster's own.
     pub allow_roots: Vec<PathBuf>,
+    /// Further flags of every node.
+    pub flags: Vec<&'static str>,
+    /// Environment variables of every node.
+    pub env: Vec<(&'static str, String)>,
+    /// Where the nodes are, if not all in one place. The test's own thread has to be where the coordinator is.
+    #[cfg(target_os = "linux")]
+    pub wires: Option<std::sync::Arc<crate::wires::Wires>>,
 }
 
 impl Default for ClusterSpec {
     fn default() -> Self {
-        Self { workers: 0, cores: 2, memory: "1GiB", allow_roots: Vec::new() }
+        Self {
+            workers: 0,
+            cores: 2,
+            memory: "1GiB",
+            allow_roots: Vec::new(),
+            flags: Vec::new(),
+            env: Vec::new(),
+            #[cfg(target_os = "linux")]
+            wires: None,
+        }
     }
 }
 
@@ -65,12 +82,21 @@ pub struct Ports {
 }
 
 impl Node {
-    fn start(dir: &Path, args: Vec<String>) -> Self {
+    pub(crate) fn start(dir: &Path, args: Vec<String>) -> Self {
+        Self::start_by(vec![], dir, args, &[])
+    }
+
+    /// Starts a node by a program that takes its command line as arguments and becomes it.
+    fn start_by(launcher: Vec<String>, dir: &Path, args: Vec<String>, env: &[(&'static str, String)]) -> Self {
         fs::create_dir_all(dir).unwrap_or_else(|error| panic!("cannot make {}: {error}", dir.display()));
         let log = dir.with_extension("log");
-        let mut command = Command::new(binary::sheaf());
+        let sheaf = binary::sheaf().into();
+        let mut words = launcher.into_iter().map(OsString::from).chain([sheaf]);
+        let mut command = Command::new(words.next().expect("the binary is one word at least"));
+        command.args(words);
         let name = dir.file_name().and_then(|name| name.to_str()).expect("the folder was named after the node");
         command.current_dir(dir).args(["server", "--node-name", name, "--data-dir"]).arg(dir).args(args);
+        command.envs(env.iter().map(|(name, value)| (*name, value)));
         let mut child = spawn(command, &log);
         let deadline = Instant::now() + READY_DEADLINE;
         let (name, ports) = loop {
@@ -108,6 +134,11 @@ impl Node {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// The end of the log.
+    pub fn tail(&self) -> String {
+        tail(&self.log)
+    }
+
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -121,9 +152,7 @@ impl Node {
 
     /// `SIGTERM`, and a wait for an orderly end. Panics when it takes longer than `deadline`.
     pub fn stop(&mut self, deadline: Duration) -> std::process::ExitStatus {
-        let pid = i32::try_from(self.child.id()).expect("process ids are small");
-        // SAFETY: a signal to our own child, which was not waited for yet, so that its id is not another's.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
+        self.signal(libc::SIGTERM);
         let end = Instant::now() + deadline;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child can be asked for its state") {
@@ -132,6 +161,37 @@ impl Node {
             assert!(Instant::now() < end, "the node did not stop within {deadline:?}:\n{}", tail(&self.log));
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// `SIGTERM`, without waiting for anything.
+    pub fn terminate(&self) {
+        self.signal(libc::SIGTERM);
+    }
+
+    /// `SIGSTOP`: the process does nothing more, and its connections stay open.
+    pub fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    /// `SIGCONT`, after [`Self::freeze`].
+    pub fn thaw(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        let pid = i32::try_from(self.child.id()).expect("process ids are small");
+        // SAFETY: a signal to our own child, which was not waited for yet, so that its id is not another's.
+        unsafe { libc::kill(pid, signal) };
+    }
+
+    /// How the process ended, if it has.
+    pub fn exit_status(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().expect("a child can be asked for its state")
+    }
+
+    /// Whether the process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked for its state").is_some()
     }
 
     /// A memory figure of the process in bytes (`VmRSS`, `VmHWM`), where the system has it.
@@ -201,6 +261,17 @@ fn spawn_bound(mut command: Command) -> std::io::Result<Child> {
     child.recv().expect("the spawner answers every order")
 }
 
+/// The bytes of all files in a folder and those within.
+pub fn folder_bytes(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let bytes = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => folder_bytes(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    bytes.sum()
+}
+
 fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
@@ -224,8 +295,8 @@ impl Cluster {
     pub async fn start(spec: ClusterSpec) -> Self {
         let dir = tempfile::Builder::new().prefix("sheaf-test-").tempdir().expect("a temporary folder can be made");
         let role = if spec.workers == 0 { "all" } else { "coordinator" };
-        let args = node_args(&spec, dir.path(), role);
-        let coordinator = Node::start(&dir.path().join("coordinator"), args);
+        let args = node_args(&spec, dir.path(), role, None);
+        let coordinator = Node::start_by(launcher(&spec, None), &dir.path().join("coordinator"), args, &spec.env);
         let mut cluster = Self { spec, coordinator, workers: Vec::new(), dir: Some(dir) };
         for _ in 0..cluster.spec.workers {
             cluster.launch_worker();
@@ -249,12 +320,36 @@ impl Cluster {
 
     /// Starts one more worker; returns its index. Does not wait until the coordinator knows it.
     pub fn launch_worker(&mut self) -> usize {
-        let index = self.workers.len();
-        let mut args = node_args(&self.spec, self.dir(), "worker");
-        args.extend(["--join".to_owned(), format!("127.0.0.1:{}", self.coordinator.ports.flight)]);
-        let worker = Node::start(&self.dir().join(format!("worker-{index}")), args);
-        self.workers.push(Some(worker));
+        self.workers.push(None);
+        let index = self.workers.len() - 1;
+        self.relaunch_worker(index);
         index
+    }
+
+    /// Starts a worker again that was killed or has died: the same name and folder, another incarnation.
+    pub fn relaunch_worker(&mut self, index: usize) {
+        // Its lock and its address go with the old process.
+        drop(self.workers[index].take());
+        let dir = self.dir().join(format!("worker-{index}"));
+        // A missing file is what is wanted: the new process writes its own.
+        let _ = fs::remove_file(dir.join("node.json"));
+        let mut args = node_args(&self.spec, self.dir(), "worker", Some(index));
+        args.extend([
+            "--join".to_owned(),
+            format!("{}:{}", advertised(&self.spec, None), self.coordinator.ports.flight),
+        ]);
+        self.workers[index] = Some(Node::start_by(launcher(&self.spec, Some(index)), &dir, args, &self.spec.env));
+    }
+
+    /// Starts again every worker that was killed or has died; returns how many there were.
+    pub fn relaunch_dead(&mut self) -> usize {
+        let is_dead = |it: &mut Option<Node>| it.as_mut().is_none_or(Node::has_ended);
+        let dead: Vec<usize> =
+            self.workers.iter_mut().map(is_dead).enumerate().filter(|it| it.1).map(|it| it.0).collect();
+        for index in &dead {
+            self.relaunch_worker(*index);
+        }
+        dead.len()
     }
 
     /// Waits until the coordinator would place tasks on exactly `n` workers.
@@ -307,8 +402,19 @@ impl Cluster {
     pub async fn restart_coordinator(&mut self) {
         let role = if self.spec.workers == 0 { "all" } else { "coordinator" };
         self.coordinator.stop(Duration::from_secs(15));
-        let args = node_args(&self.spec, self.dir(), role);
-        self.coordinator = Node::start(&self.dir().join("coordinator"), args);
+        let args = node_args(&self.spec, self.dir(), role, None);
+        self.coordinator = Node::start_by(vec![], &self.dir().join("coordinator"), args, &self.spec.env);
+        self.wait_for_workers(usize::from(self.spec.workers == 0)).await;
+    }
+
+    /// `kill -9` to the coordinator, and a new start over what it left.
+    pub async fn crash_coordinator(&mut self) {
+        let role = if self.spec.workers == 0 { "all" } else { "coordinator" };
+        self.coordinator.kill();
+        // Where the dead one listened.
+        let _ = fs::remove_file(self.coordinator.dir.join("node.json"));
+        let args = node_args(&self.spec, self.dir(), role, None);
+        self.coordinator = Node::start_by(vec![], &self.dir().join("coordinator"), args, &self.spec.env);
         self.wait_for_workers(usize::from(self.spec.workers == 0)).await;
     }
 
@@ -329,13 +435,38 @@ pub const DISTRIBUTE: [&str; 2] = ["SET min_distribute_bytes = 0", "SET bytes_pe
 /// Lists the nodes that tasks are placed on.
 const WORKERS: &str = "SELECT name FROM system.nodes WHERE role IN ('all', 'worker') AND state = 'alive'";
 
-fn node_args(spec: &ClusterSpec, dir: &Path, role: &str) -> Vec<String> {
-    let mut args: Vec<String> =
-        ["--role", role, "--flight-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
-    if role != "worker" {
+/// What starts the coordinator, or a worker, where it belongs.
+fn launcher(spec: &ClusterSpec, worker: Option<usize>) -> Vec<String> {
+    #[cfg(target_os = "linux")]
+    if let Some(wires) = &spec.wires {
+        return wires.launcher(worker);
+    }
+    let _ = (spec, worker);
+    vec![]
+}
+
+/// Where the coordinator, or a worker, is reached by the others.
+fn advertised(spec: &ClusterSpec, worker: Option<usize>) -> String {
+    #[cfg(target_os = "linux")]
+    if let Some(wires) = &spec.wires {
+        return worker.map_or_else(|| wires.coordinator().to_owned(), |index| wires.address(index));
+    }
+    let _ = (spec, worker);
+    "127.0.0.1".to_owned()
+}
+
+fn node_args(spec: &ClusterSpec, dir: &Path, role: &str, worker: Option<usize>) -> Vec<String> {
+    let address = advertised(spec, worker);
+    let mut args: Vec<String> = ["--role", role, "--http-listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
+    args.extend(["--flight-listen".to_owned(), format!("{address}:0")]);
+    if address != "127.0.0.1" {
+        args.extend(["--secret".to_owned(), "of one test".to_owned()]);
+    }
+    if role != "worker" && !spec.flags.contains(&"--mysql-listen") {
         args.extend(["--mysql-listen".to_owned(), "127.0.0.1:0".to_owned()]);
     }
     args.extend(["--cores".to_owned(), spec.cores.to_string(), "--memory".to_owned(), spec.memory.to_owned()]);
+    args.extend(spec.flags.iter().map(|it| (*it).to_owned()));
     let roots = std::iter::once(dir).chain(spec.allow_roots.iter().map(PathBuf::as_path));
     args.extend(roots.flat_map(|root| ["--allow-root".to_owned(), root.display().to_string()]));
     args

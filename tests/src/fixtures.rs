@@ -6,6 +6,7 @@
 //! joined with, and `types` has a column of every type.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -263,7 +264,20 @@ pub fn write(dir: &Path) {
     write_parquet(&dir.join("types").join("1.parquet"), &types.slice(2, 2), 1);
     fs::write(dir.join("corrupt.parquet"), b"PAR1 this is no parquet file PAR1").expect("the folder was just written");
     fs::write(dir.join("broken.csv"), "a,b\n1,2\nx\n").expect("the folder was just written");
+    for (name, bytes) in LINES {
+        let mut file = create(&dir.join("load").join(name));
+        file.write_all(bytes).expect("the file was just made");
+    }
 }
+
+/// Files for `LOAD DATA`.
+const LINES: [(&str, &[u8]); 5] = [
+    ("plain.tsv", b"1\tone\t1.50\t2024-01-02\n2\t\\N\t\\N\t\\N\n3\ttab\\tand\\\\\t0\t2024-12-31\n"),
+    ("quoted.csv", b"name,x,id,price,y\r\n\"a, \"\"quoted\"\"\",x,10,1234,y\r\n\"\",x,11,1,y\r\nNULL,x,12,NULL,y\r\n"),
+    ("wrong.tsv", b"1\ta\nx\tb\n3y\tc\n"),
+    ("latin1.tsv", b"40\tZo\xeb \x80\n"),
+    ("null.tsv", b"\\N\tx\n"),
+];
 
 /// The statements that make database `suite` and its tables over the files below `dir`.
 pub fn statements(dir: &Path) -> Vec<String> {

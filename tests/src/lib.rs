@@ -7,15 +7,22 @@
 pub mod binary;
 pub mod client;
 pub mod cluster;
+pub mod coordinators;
 pub mod fixtures;
+pub mod network;
 pub mod suite;
+pub mod terminal;
+#[cfg(target_os = "linux")]
+pub mod wires;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use client::{Client, Failure, Table};
-pub use cluster::{Cluster, ClusterSpec};
+pub use cluster::{Cluster, ClusterSpec, Node};
+pub use coordinators::Coordinators;
+pub use network::Network;
 
 /// One cluster at a time: tests that measure time or memory must not share the cores with another's processes.
 static MACHINE: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
@@ -36,6 +43,17 @@ pub fn alone<F: Future>(deadline: Duration, body: F) -> F::Output {
             Err(_) => panic!("the test did not end within {deadline:?}"),
         }
     })
+}
+
+/// Whether everything is asked for, on a machine of its own, instead of CI's short form.
+pub fn is_full() -> bool {
+    std::env::var_os("SHEAF_FULL").is_some()
+}
+
+/// How long a test waits for what is promised within `promised`: no longer in the full form, five times as long
+/// elsewhere, since the load of others can hold up anything there for seconds.
+pub fn patience(promised: Duration) -> Duration {
+    if is_full() { promised } else { 5 * promised }
 }
 
 /// The workspace's root folder.

@@ -317,7 +317,7 @@ fn ratio(ratio: f64) -> String {
 }
 
 /// Rows of cells as lines, the first cell to the left and the others to the right of their columns.
-fn table(rows: &[Vec<String>]) -> String {
+pub fn table(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|it| it.chars().count()).max();
     let mut out = String::new();
     for row in rows {

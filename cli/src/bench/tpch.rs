@@ -89,7 +89,7 @@ enum PeerKind {
     Duckdb,
 }
 
-fn name_and_text(text: &str) -> Result<(String, String), String> {
+pub fn name_and_text(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, text)) if !name.is_empty() && !text.is_empty() => Ok((name.to_owned(), text.to_owned())),
         _ => Err("expected a name, '=' and a text".to_owned()),
@@ -206,6 +206,7 @@ impl Started {
         let memory_bytes = args.memory.map_or_else(|| memory_share(n_workers + 1), |size| size.0);
         let options = LocalClusterOptions {
             dir: dir.join(name),
+            n_coordinators: 1,
             n_workers,
             cores,
             memory_bytes,

@@ -110,6 +110,7 @@ impl<'a> Decoder<'a> {
             NodeKind::Generator(node) => operators::decode_generator(node),
             NodeKind::RowId(node) => operators::decode_row_id(self, node),
             NodeKind::MergeCopies(node) => operators::decode_merge_copies(self, node),
+            NodeKind::TableSink(node) => operators::decode_table_sink(self, node),
             NodeKind::Limit(node) => operators::decode_limit(self, node),
             NodeKind::PartialSort(node) => operators::decode_partial_sort(self, node),
             NodeKind::PartitionedTopK(node) => operators::decode_partitioned_topk(self, node),

@@ -46,6 +46,7 @@ const ENCODERS: &[EncodeNode] = &[
     operators::encode_generator,
     operators::encode_row_id,
     operators::encode_merge_copies,
+    operators::encode_table_sink,
     operators::encode_limit,
     operators::encode_partial_sort,
     operators::encode_partitioned_topk,

@@ -39,6 +39,7 @@ use sheaf_planners::leaf::LeafSlotExec;
 use sheaf_planners::merge_copies::{Keep, MergeCopiesExec};
 use sheaf_planners::row_id::RowIdExec;
 use sheaf_planners::stage::BoundaryKind;
+use sheaf_planners::table_sink::TableSinkExec;
 
 use super::NoExtensions;
 use super::decode::{Decoder, columns_from_wire, corrupt, required, schema_from_wire};
@@ -151,6 +152,21 @@ pub(super) fn decode_merge_copies(from: &Decoder, node: &wire::MergeCopies) -> R
         Err(_) => return corrupt("a merge of copies of unknown kind"),
     };
     Ok(Arc::new(MergeCopiesExec::try_new(input, keep, node.tasks as usize)?))
+}
+
+pub(super) fn encode_table_sink(to: &Encoder, plan: &Plan) -> Result<Option<NodeKind>> {
+    let Some(sink) = plan.downcast_ref::<TableSinkExec>() else { return Ok(None) };
+    let Ok(target) = serde_json::to_string(sink.target()) else {
+        return refuse("TableSinkExec", "its target has no text");
+    };
+    let schema = Some(schema_to_wire(sink.table_schema())?);
+    Ok(Some(NodeKind::TableSink(wire::TableSink { input: to.plan(sink.input())?, target, schema })))
+}
+
+pub(super) fn decode_table_sink(from: &Decoder, node: &wire::TableSink) -> Result<Plan> {
+    let Ok(target) = serde_json::from_str(&node.target) else { return corrupt("a sink without a target") };
+    let schema = schema_from_wire(&node.schema)?;
+    Ok(Arc::new(TableSinkExec::try_new(from.plan(node.input)?, target, schema)?))
 }
 
 /// Upstream cuts the limits to 32 bits.

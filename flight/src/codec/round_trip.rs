@@ -44,6 +44,7 @@ use sheaf_planners::leaf::{LeafSlotExec, strip_splits};
 use sheaf_planners::merge_copies::{Keep, MergeCopiesExec};
 use sheaf_planners::row_id::RowIdExec;
 use sheaf_planners::stage::{BoundaryKind, StageOutput};
+use sheaf_planners::table_sink::{SinkFormat, SinkTarget, TableSinkExec};
 use tempfile::TempDir;
 
 use super::*;
@@ -540,6 +541,29 @@ async fn row_ids_and_their_merge() {
         stage.nodes.push(wire::Node { kind: Some(wire::NodeKind::MergeCopies(merge)) }.encode_to_vec());
         assert!(decode_stage(&stage.encode_to_vec(), &context).is_err(), "{keep:?} {column:?}");
     }
+}
+
+#[test]
+fn sinks_come_back_whole() {
+    let context = context();
+    let target = SinkTarget {
+        location: "file:///data/a%20b/".into(),
+        statement: "s-1".into(),
+        partition_columns: vec!["a".into()],
+        file_bytes: 1 << 27,
+        bloom_columns: vec!["b".into()],
+        store: Some("s3://b".into()),
+        format: SinkFormat::Csv { header: true, delimiter: b';', null: "\\N".into() },
+        rejects_max: None,
+    };
+    let input = memory();
+    let fields = input.schema().fields().iter().map(|it| it.as_ref().clone().with_nullable(false)).collect::<Vec<_>>();
+    let table = Arc::new(Schema::new(fields));
+    let plan: Arc<dyn ExecutionPlan> =
+        Arc::new(TableSinkExec::try_new(input, target.clone(), Arc::clone(&table)).unwrap());
+    let back = round_trip("a sink", &plan, &context);
+    let back = back.downcast_ref::<TableSinkExec>().unwrap();
+    assert_eq!((back.target(), back.table_schema()), (&target, &table));
 }
 
 #[test]

@@ -127,7 +127,7 @@ pub struct Ordering {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Node {
-    #[prost(oneof = "NodeKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
+    #[prost(oneof = "NodeKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
     pub kind: Option<NodeKind>,
 }
 
@@ -167,6 +167,8 @@ pub enum NodeKind {
     RowId(RowId),
     #[prost(message, tag = "17")]
     MergeCopies(MergeCopies),
+    #[prost(message, tag = "18")]
+    TableSink(TableSink),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -468,6 +470,18 @@ pub struct MergeCopies {
     pub column: Option<u64>,
     #[prost(uint64, tag = "4")]
     pub tasks: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TableSink {
+    #[prost(uint32, tag = "1")]
+    pub input: u32,
+    /// What is written and where, as JSON.
+    #[prost(string, tag = "2")]
+    pub target: String,
+    /// The table's columns.
+    #[prost(message, optional, tag = "3")]
+    pub schema: Option<Schema>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]

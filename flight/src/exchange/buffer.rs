@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use arrow::record_batch::RecordBatch;
 use arrow_flight::FlightData;
 use parking_lot::Mutex;
+use sheaf_common::error::MovedTo;
 use sheaf_common::{ErrorCode, TaskId, WireError};
 use sheaf_planners::error::to_wire;
 use tokio::sync::Notify;
@@ -26,6 +27,7 @@ use super::reader::ExchangeReader;
 use super::spill::{OpenFile, SpillDisk, SpillError, Stored};
 use super::store::{Candidate, Job, SegmentStore};
 use crate::encoding;
+use crate::messages::TaskAddress;
 
 /// One batch of a partition.
 pub struct Segment {
@@ -83,6 +85,10 @@ struct State {
     partitions: Vec<Partition>,
     status: Status,
     is_retained: bool,
+    /// Nobody will read any more of it.
+    is_abandoned: bool,
+    /// Some reader got a segment.
+    is_read: bool,
     /// No: some of its rows have no form on disk.
     is_spillable: bool,
     /// Bytes of all segments that are held, wherever they are.
@@ -152,14 +158,26 @@ impl State {
         matches!(self.status, Status::Failed(_) | Status::Aborted(_))
     }
 
+    fn is_replaceable(&self) -> bool {
+        matches!(self.status, Status::Running) && self.is_retained && !self.is_read && !self.is_abandoned
+    }
+
     fn is_wanted(&self) -> bool {
-        self.is_retained || self.partitions.iter().any(Partition::is_wanted)
+        !self.is_abandoned && (self.is_retained || self.partitions.iter().any(Partition::is_wanted))
     }
 
     /// Whether the producer may wait for its consumers: each of them has something to go on with.
     fn may_wait(&self) -> bool {
         !self.is_retained && self.buffered_bytes > 0 && self.partitions.iter().all(Partition::keeps_readers_busy)
     }
+}
+
+/// What the readers of a task are told whose place another attempt took.
+fn moved(task: TaskId, to: &TaskAddress) -> WireError {
+    let TaskAddress { task: by, worker } = to.clone();
+    let to = MovedTo { task: by, node: worker.node, host: worker.host, port: worker.port };
+    let text = format!("attempt {task} was overtaken by {by} on worker {}", to.node);
+    WireError { moved_to: Some(Box::new(to)), ..WireError::new(ErrorCode::Cancelled, text) }
 }
 
 fn wake(wakers: Vec<Waker>) {
@@ -174,6 +192,8 @@ impl Exchange {
             partitions: (0..shape.partitions).map(|_| Partition::new(shape.readers)).collect(),
             status: Status::Running,
             is_retained: shape.retained,
+            is_abandoned: false,
+            is_read: false,
             is_spillable: true,
             buffered_bytes: 0,
             buffered_bytes_max: 0,
@@ -281,7 +301,7 @@ impl Exchange {
                 return Step::Done(Err(error), None);
             }
         }
-        if !state.is_retained && !state.partitions[partition].is_wanted() {
+        if state.is_abandoned || (!state.is_retained && !state.partitions[partition].is_wanted()) {
             let pushed = if state.is_wanted() { Pushed::Taken } else { Pushed::NoReaderLeft };
             return Step::Done(Ok(pushed), None);
         }
@@ -363,14 +383,30 @@ impl Exchange {
         self.end(Status::Aborted(error.clone()));
     }
 
+    /// Whether its readers could still read another attempt instead: they have no row of this one, which still runs.
+    pub fn is_replaceable(&self) -> bool {
+        self.state.lock().is_replaceable()
+    }
+
+    /// Points all readers, those to come too, at another attempt, and ends the producer. No, and nothing is changed, when
+    /// one of them has read a segment or the task has ended.
+    pub fn replace(&self, by: &TaskAddress) -> bool {
+        self.end_if(Status::Aborted(moved(self.task, by)), State::is_replaceable)
+    }
+
     fn end(&self, status: Status) {
+        // The first cause is the one to tell, but a query that ended lets nobody write.
+        let is_abort = matches!(status, Status::Aborted(_));
+        self.end_if(status, |state| !state.has_ended() || is_abort);
+    }
+
+    fn end_if(&self, status: Status, may_end: impl FnOnce(&State) -> bool) -> bool {
         let mut wakers = Vec::new();
         let mut dropped = Vec::new();
         {
             let mut state = self.state.lock();
-            // The first cause is the one to tell, but a query that ended lets nobody write.
-            if state.has_ended() && !matches!(status, Status::Aborted(_)) {
-                return;
+            if !may_end(&state) {
+                return false;
             }
             state.status = match (&state.status, status) {
                 (Status::Failed(cause), Status::Aborted(_)) => Status::Aborted(cause.clone()),
@@ -385,6 +421,7 @@ impl Exchange {
         drop(dropped);
         drop(self.file.lock().take());
         wake(wakers);
+        true
     }
 
     /// Drops what was read, and from now on behaves as if nothing had been retained.
@@ -404,6 +441,28 @@ impl Exchange {
         self.let_go(dropped);
         wake(wakers);
         self.left.notify_waiters();
+    }
+
+    /// Drops all that is there and lets the producer stop; who reads on gets an error. No, if it has ended already.
+    pub(super) fn abandon(&self) -> bool {
+        let mut wakers = Vec::new();
+        let mut dropped = Vec::new();
+        {
+            let mut state = self.state.lock();
+            if !matches!(state.status, Status::Running) {
+                return false;
+            }
+            state.is_abandoned = true;
+            for partition in &mut state.partitions {
+                partition.clear(&mut dropped);
+                partition.take_wakers(&mut wakers);
+            }
+            state.freed(&dropped, &self.store.account, &mut wakers);
+        }
+        self.let_go(dropped);
+        wake(wakers);
+        self.left.notify_waiters();
+        true
     }
 
     /// Whether some reader is there or still expected.
@@ -435,7 +494,7 @@ impl Exchange {
     pub fn read_from(self: &Arc<Self>, partition: usize, position: usize) -> Result<ExchangeReader, WireError> {
         let mut state = self.state.lock();
         let n_partitions = state.partitions.len();
-        let (is_retained, has_ended) = (state.is_retained, state.has_ended());
+        let (is_retained, has_ended, is_abandoned) = (state.is_retained, state.has_ended(), state.is_abandoned);
         let Some(target) = state.partitions.get_mut(partition) else {
             let text = format!("task {} has {n_partitions} output partitions, no partition {partition}", self.task);
             return Err(WireError::new(ErrorCode::Internal, text));
@@ -443,6 +502,9 @@ impl Exchange {
         if !is_retained && !target.is_expecting() {
             let text = format!("partition {partition} of task {} was opened by all its readers already", self.task);
             return Err(WireError::new(ErrorCode::Internal, text));
+        }
+        if is_abandoned {
+            return Err(super::ended(self.task.query));
         }
         // One that has ended has a better reason, which its readers get to hear.
         if position < target.base() && !has_ended {
@@ -472,6 +534,10 @@ impl Exchange {
             let state = &mut *state;
             if let Status::Failed(error) | Status::Aborted(error) = &state.status {
                 return Poll::Ready(Err(error.clone()));
+            }
+            // What is gone must not look like an end.
+            if state.is_abandoned {
+                return Poll::Ready(Err(super::ended(self.task.query)));
             }
             let target = &mut state.partitions[partition];
             let Reader::At(position, waiting) = target.reader_mut(reader) else { return Poll::Ready(Ok(Next::End)) };
@@ -538,6 +604,7 @@ impl Exchange {
         dropped: &mut Vec<Slot>,
         wakers: &mut Vec<Waker>,
     ) {
+        state.is_read = true;
         let target = &mut state.partitions[partition];
         target.advance(reader);
         if !state.is_retained {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sheaf_common::WireError;
-use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -17,6 +16,7 @@ use super::frame::{FrameReader, Kind, Socket, frame};
 use super::{Link, LinkStream};
 use crate::error::from_json;
 use crate::messages::{LinkOffer, Message, PartitionTicket, WorkerAddress};
+use crate::tls::{ClusterTls, Purpose};
 
 /// A worker that does not greet by then is read over HTTP/2.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -117,7 +117,7 @@ impl Dialer {
         Ok(())
     }
 
-    /// Begins to read a partition over a link of one kind.
+    /// Begins to read a partition over a link of one kind; one over TCP is encrypted by `tls`.
     ///
     /// Errs when there is none; then nothing was read, and the partition can be asked for on another way.
     pub async fn open(
@@ -126,18 +126,19 @@ impl Dialer {
         link: Link,
         offer: &LinkOffer,
         ticket: &PartitionTicket,
+        tls: Option<&Arc<ClusterTls>>,
     ) -> Result<LinkStream, DialError> {
         let permit = Arc::clone(&self.sockets).try_acquire_owned().map_err(|_| DialError::TooMany)?;
         let mut frames = match self.take_idle(worker, link) {
             Some(frames) => frames,
             None => {
-                let greeted = timeout(CONNECT_TIMEOUT, connect(worker, link, offer)).await;
+                let greeted = timeout(CONNECT_TIMEOUT, connect(worker, link, offer, tls)).await;
                 greeted.unwrap_or(Err(DialError::Silent))?
             }
         };
         let broken = |error: &dyn fmt::Display| DialError::Broken(error.to_string());
         let ticket = ticket.encode().map_err(|error| broken(&error))?;
-        frames.socket.write_all(&frame(Kind::Fetch, &ticket)).await.map_err(|error| broken(&error))?;
+        frames.send(&frame(Kind::Fetch, &ticket)).await.map_err(|error| broken(&error))?;
         let (worker, idle) = (worker.clone(), Arc::downgrade(&self.idle));
         let connection = Connection { frames, link, worker: worker.clone(), idle, _permit: permit };
         Ok(LinkStream::new(connection, worker))
@@ -156,14 +157,23 @@ impl Dialer {
 }
 
 /// A socket on which the worker said that it is the one that is meant.
-async fn connect(worker: &WorkerAddress, link: Link, offer: &LinkOffer) -> Result<Frames, DialError> {
+async fn connect(
+    worker: &WorkerAddress,
+    link: Link,
+    offer: &LinkOffer,
+    tls: Option<&Arc<ClusterTls>>,
+) -> Result<Frames, DialError> {
     let broken = |error: &dyn fmt::Display| DialError::Broken(error.to_string());
-    let socket: Box<dyn Socket> = match link {
-        Link::Uds => {
+    let socket: Box<dyn Socket> = match (link, tls) {
+        (Link::Uds, _) => {
             let path = PathBuf::from(&offer.socket);
             Box::new(UnixStream::connect(path).await.map_err(|error| broken(&error))?)
         }
-        Link::Tcp | Link::Local => {
+        (Link::Tcp | Link::Local, Some(tls)) => {
+            let connected = tls.connect(&worker.host, worker.port, Purpose::Link).await;
+            Box::new(connected.map_err(|error| broken(&error))?)
+        }
+        (Link::Tcp | Link::Local, None) => {
             let stream = TcpStream::connect((worker.host.as_str(), worker.port)).await;
             let stream = stream.map_err(|error| broken(&error))?;
             stream.set_nodelay(true).map_err(|error| broken(&error))?;
@@ -171,7 +181,7 @@ async fn connect(worker: &WorkerAddress, link: Link, offer: &LinkOffer) -> Resul
         }
     };
     let mut frames = FrameReader::new(socket, usize::MAX);
-    frames.socket.write_all(&frame(Kind::Hello, &offer.token)).await.map_err(|error| broken(&error))?;
+    frames.send(&frame(Kind::Hello, &offer.token)).await.map_err(|error| broken(&error))?;
     let answer = frames.next().await.map_err(|error| broken(&error))?;
     match answer {
         Some(answer) if answer.kind == Kind::Welcome => Ok(frames),

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use arrow::buffer::Buffer;
 use bytes::BufMut;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::poll_read_buf;
 
 use crate::messages::PROTOCOL_VERSION;
@@ -128,6 +128,12 @@ impl<S: Socket> FrameReader<S> {
     /// Refuses bodies of more than `len_max` bytes.
     pub fn new(socket: S, len_max: usize) -> Self {
         Self { socket, ahead: Vec::with_capacity(AHEAD_BYTES), taken: 0, partial: None, len_max }
+    }
+
+    /// Sends bytes of whole frames, out of every buffer.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.write_all(bytes).await?;
+        self.socket.flush().await
     }
 
     /// Whether nothing of a further frame came yet.

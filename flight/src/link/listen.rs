@@ -1,6 +1,7 @@
 //! Where links arrive: on the port of HTTP/2, told apart by their first byte, and on a Unix socket.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 use super::LinkServer;
 use super::frame::MARK;
 use crate::channel::KEEPALIVE_TIMEOUT;
+use crate::tls::{ClusterTls, NodeSocket, Purpose, Strangers};
 
 const FILE: &str = "flight.sock";
 /// The system's own limit is 108 bytes on Linux and 104 elsewhere.
@@ -67,7 +69,7 @@ impl LinkSocket {
                 accepted = self.listener.accept() => match accepted {
                     Ok((socket, _)) => {
                         let links = Arc::clone(links);
-                        tasks.spawn(async move { links.serve(socket).await });
+                        tasks.spawn(async move { links.serve(socket, None).await });
                     }
                     Err(error) => retry(&error).await,
                 },
@@ -84,38 +86,69 @@ impl Drop for LinkSocket {
     }
 }
 
+/// Who is let in, and what becomes of him.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub links: Option<Arc<LinkServer>>,
+    pub tls: Option<Arc<ClusterTls>>,
+    pub strangers: Arc<Strangers>,
+    /// Where connections go that are no links.
+    pub others: mpsc::Sender<io::Result<NodeSocket>>,
+}
+
 /// Serves the links among the connections of `listener`, hands the others on, and ends when nobody takes these.
-pub(crate) async fn accept(
-    listener: TcpListener,
-    links: Option<Arc<LinkServer>>,
-    others: mpsc::Sender<io::Result<TcpStream>>,
-) {
+pub(crate) async fn accept(listener: TcpListener, door: Door) {
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => {
-                    let (links, others) = (links.clone(), others.clone());
-                    tasks.spawn(async move { route(socket, links, others).await });
+                    tasks.spawn(door.clone().enter(socket));
                 }
                 Err(error) => retry(&error).await,
             },
             Some(_) = tasks.join_next() => {}
-            () = others.closed() => return,
+            () = door.others.closed() => return,
         }
     }
 }
 
-async fn route(socket: TcpStream, links: Option<Arc<LinkServer>>, others: mpsc::Sender<io::Result<TcpStream>>) {
-    // A connection that cannot be set up is broken: its end will be seen by who serves it.
-    let _ = socket.set_nodelay(true);
-    let mut first = [0];
-    // Who connects and says nothing holds nothing up but itself.
-    let Ok(Ok(n)) = timeout(KEEPALIVE_TIMEOUT, socket.peek(&mut first)).await else { return };
-    match links {
-        Some(links) if n == 1 && first[0] == MARK[0] => links.serve(socket).await,
-        // When the service has ended, so has the connection.
-        _ => drop(others.send(Ok(socket)).await),
+impl Door {
+    async fn enter(self, socket: TcpStream) {
+        // A connection that cannot be set up is broken: its end will be seen by who serves it.
+        let _ = socket.set_nodelay(true);
+        let peer = socket.peer_addr().ok();
+        let mut first = [0];
+        // Who connects and says nothing holds nothing up but itself.
+        let Ok(Ok(n)) = timeout(KEEPALIVE_TIMEOUT, socket.peek(&mut first)).await else { return };
+        let Some(tls) = &self.tls else {
+            let is_link = n == 1 && first[0] == MARK[0];
+            let purpose = if is_link && self.links.is_some() { Purpose::Link } else { Purpose::Calls };
+            return self.serve(NodeSocket::Plain(socket), purpose, peer).await;
+        };
+        if n == 0 {
+            // It only looked whether somebody listens, as probes do.
+            return;
+        }
+        let accepted = timeout(KEEPALIVE_TIMEOUT, tls.accept(socket)).await;
+        match accepted {
+            Ok(Ok((socket, purpose))) => self.serve(socket, purpose, peer).await,
+            Ok(Err(error)) => {
+                let why = format!("{error}: it shows no certificate of the cluster's authority over TLS");
+                self.strangers.refused(peer, &why);
+            }
+            Err(_) => self.strangers.refused(peer, &"it began TLS and did not go on"),
+        }
+    }
+
+    async fn serve(self, socket: NodeSocket, purpose: Purpose, peer: Option<SocketAddr>) {
+        match (purpose, self.links) {
+            (Purpose::Link, Some(links)) => links.serve(socket, peer).await,
+            // A node that runs no tasks has no rows.
+            (Purpose::Link, None) => {}
+            // When the service has ended, so has the connection.
+            (Purpose::Calls, _) => drop(self.others.send(Ok(socket)).await),
+        }
     }
 }
 

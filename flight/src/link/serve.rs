@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,7 +15,6 @@ use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
 use sheaf_common::settings::ExchangeCompression;
 use sheaf_common::{ErrorCode, TaskId, WireError};
-use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
@@ -25,6 +25,7 @@ use crate::encoding::{from_arrow, ipc_options};
 use crate::error::to_json;
 use crate::exchange::ExchangeReader;
 use crate::messages::{Message, PartitionTicket};
+use crate::tls::Strangers;
 use crate::worker::WorkerState;
 
 /// Bytes of frames that are gathered before they are written; a batch that is larger goes alone.
@@ -45,22 +46,27 @@ pub(crate) struct LinkServer {
     /// Told to those only who showed the cluster's secret.
     token: ClusterSecret,
     sockets: Semaphore,
+    strangers: Arc<Strangers>,
 }
 
 impl LinkServer {
-    pub fn new(worker: Arc<WorkerState>, token: ClusterSecret) -> Self {
-        Self { worker, token, sockets: Semaphore::new(SOCKETS_MAX) }
+    pub fn new(worker: Arc<WorkerState>, token: ClusterSecret, strangers: Arc<Strangers>) -> Self {
+        Self { worker, token, sockets: Semaphore::new(SOCKETS_MAX), strangers }
     }
 
     /// Answers whoever is at the other end until it hangs up, or does not keep to the protocol.
-    pub async fn serve(&self, socket: impl Socket) {
+    pub async fn serve(&self, socket: impl Socket, peer: Option<SocketAddr>) {
         let mut frames = FrameReader::new(socket, REQUEST_BYTES_MAX);
-        if let Err(error) = self.converse(&mut frames).await {
+        if let Err(error) = self.converse(&mut frames, peer).await {
             tracing::debug!(worker = self.worker.name(), %error, "link ended");
         }
     }
 
-    async fn converse(&self, frames: &mut FrameReader<impl Socket>) -> Result<(), FrameError> {
+    async fn converse(
+        &self,
+        frames: &mut FrameReader<impl Socket>,
+        peer: Option<SocketAddr>,
+    ) -> Result<(), FrameError> {
         let hello = match request(frames, KEEPALIVE_TIMEOUT).await {
             Ok(Some(hello)) => hello,
             Ok(None) => return Ok(()),
@@ -68,13 +74,14 @@ impl LinkServer {
         };
         if hello.kind != Kind::Hello || !self.token.is(&hello.body) {
             let text = "another worker listens here, or the token of the link is wrong";
+            self.strangers.refused(peer, &text);
             return fail(frames, &WireError::new(ErrorCode::AccessDenied, text)).await;
         }
         let Ok(_socket) = self.sockets.try_acquire() else {
             let text = format!("worker {} serves {SOCKETS_MAX} links already", self.worker.name());
             return fail(frames, &WireError::new(ErrorCode::Busy, text).retryable()).await;
         };
-        frames.socket.write_all(&frame(Kind::Welcome, &[])).await?;
+        frames.send(&frame(Kind::Welcome, &[])).await?;
         loop {
             let fetch = match request(frames, IDLE_TIMEOUT).await {
                 Ok(Some(fetch)) => fetch,
@@ -113,7 +120,7 @@ impl LinkServer {
                 reader = &mut open => {
                     return Ok(reader.map(|reader| (ticket.task, Sending::new(reader, ticket.compression))));
                 }
-                _ = alive.tick() => frames.socket.write_all(&frame(Kind::Alive, &[])).await?,
+                _ = alive.tick() => frames.send(&frame(Kind::Alive, &[])).await?,
                 // Nobody speaks now but to hang up.
                 request = frames.next() => return Err(interrupted(request)),
             }
@@ -131,7 +138,10 @@ impl LinkServer {
         std::future::poll_fn(|context| {
             loop {
                 sending.fill(context);
-                if sending.queue.is_empty() {
+                // What is written may wait in front of the socket, encrypted.
+                let is_through =
+                    sending.queue.is_empty() && Pin::new(&mut frames.socket).poll_flush(context)?.is_ready();
+                if is_through {
                     if sending.ended {
                         return Poll::Ready(Ok(()));
                     }
@@ -139,7 +149,7 @@ impl LinkServer {
                         sending.push(Kind::Alive, vec![]);
                         continue;
                     }
-                } else if sending.poll_write(&mut frames.socket, context)?.is_ready() {
+                } else if !sending.queue.is_empty() && sending.poll_write(&mut frames.socket, context)?.is_ready() {
                     continue;
                 } else if ticks.poll_tick(context).is_ready() {
                     // Nobody reads. A query that has ended meanwhile must not be held by a reader that is frozen.
@@ -184,7 +194,7 @@ fn interrupted(request: Result<Option<super::frame::Frame>, FrameError>) -> Fram
 }
 
 async fn fail(frames: &mut FrameReader<impl Socket>, error: &WireError) -> Result<(), FrameError> {
-    frames.socket.write_all(&frame(Kind::Failed, &to_json(error))).await?;
+    frames.send(&frame(Kind::Failed, &to_json(error))).await?;
     Ok(())
 }
 

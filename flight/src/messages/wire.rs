@@ -7,6 +7,7 @@ use datafusion::common::ScalarValue;
 use prost::Message as _;
 use sheaf_common::settings::{ExchangeCompression, Settings};
 use sheaf_common::{QueryId, StageId, TaskId, WireError};
+use sheaf_planners::data_file::{DeletedRows, LoggedFile};
 use sheaf_planners::stage::{FileSplit, Split, TaskSplits};
 
 use super::{Message, PROTOCOL_VERSION, malformed};
@@ -68,6 +69,11 @@ struct File {
     partition_values: Vec<datafusion_proto::protobuf::ScalarValue>,
     #[prost(uint64, tag = "8")]
     weight: u64,
+    #[prost(bool, tag = "9")]
+    is_logged: bool,
+    /// As `DeletedRows::to_numbers` has them; nothing when no row is deleted.
+    #[prost(uint64, repeated, tag = "10")]
+    deleted: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -181,6 +187,16 @@ struct SubmitRequest {
     deadline_ms: u64,
     #[prost(message, repeated, tag = "9")]
     stages: Vec<StageSubmit>,
+    #[prost(message, repeated, tag = "10")]
+    stores: Vec<StoreSpec>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoreSpec {
+    #[prost(string, tag = "1")]
+    url: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    definition: Bytes,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -224,6 +240,34 @@ struct QueryRequest {
     version: u32,
     #[prost(fixed64, tag = "2")]
     query: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct EndTasksRequest {
+    #[prost(uint32, tag = "1")]
+    version: u32,
+    #[prost(message, repeated, tag = "2")]
+    aborted: Vec<TaskRef>,
+    #[prost(message, repeated, tag = "3")]
+    released: Vec<TaskRef>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RedirectRequest {
+    #[prost(uint32, tag = "1")]
+    version: u32,
+    #[prost(message, optional, tag = "2")]
+    task: Option<TaskRef>,
+    #[prost(message, optional, tag = "3")]
+    to: Option<TaskAddress>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RedirectAnswer {
+    #[prost(uint32, tag = "1")]
+    version: u32,
+    #[prost(bool, tag = "2")]
+    is_possible: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -278,6 +322,8 @@ struct WorkerInfo {
     spill_bytes: u64,
     #[prost(uint64, tag = "11")]
     started_ms: u64,
+    #[prost(bool, tag = "12")]
+    draining: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, prost::Enumeration)]
@@ -288,6 +334,7 @@ enum State {
     Running = 2,
     Finished = 3,
     Failed = 4,
+    Overtaken = 5,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -314,7 +361,7 @@ struct TaskList {
     tasks: Vec<TaskRow>,
 }
 
-fn read<M: prost::Message + Default>(what: &str, bytes: &[u8]) -> Result<M, WireError> {
+pub(super) fn read<M: prost::Message + Default>(what: &str, bytes: &[u8]) -> Result<M, WireError> {
     M::decode(bytes).map_err(|error| malformed(what, error))
 }
 
@@ -322,14 +369,14 @@ fn read<M: prost::Message + Default>(what: &str, bytes: &[u8]) -> Result<M, Wire
 const COMPRESSIONS: [ExchangeCompression; 3] =
     [ExchangeCompression::Off, ExchangeCompression::Lz4, ExchangeCompression::Zstd];
 
-fn check_version(what: &str, version: u32) -> Result<(), WireError> {
+pub(super) fn check_version(what: &str, version: u32) -> Result<(), WireError> {
     if version == PROTOCOL_VERSION {
         return Ok(());
     }
     Err(malformed(what, format!("its protocol version {version} is not {PROTOCOL_VERSION}, which this node speaks")))
 }
 
-fn required<T>(what: &str, field: &str, value: Option<T>) -> Result<T, WireError> {
+pub(super) fn required<T>(what: &str, field: &str, value: Option<T>) -> Result<T, WireError> {
     value.ok_or_else(|| malformed(what, format!("no {field}")))
 }
 
@@ -360,11 +407,17 @@ fn file_to_wire(file: &FileSplit) -> Result<File, WireError> {
         end: file.range.map(|range| range.1),
         partition_values: values.map_err(|error| malformed("split", error))?,
         weight: file.weight,
+        is_logged: file.logged.is_some(),
+        deleted: file.logged.iter().filter_map(|it| it.deleted.as_ref()).flat_map(DeletedRows::to_numbers).collect(),
     })
 }
 
 fn file_from_wire(file: File) -> Result<FileSplit, WireError> {
     let values: Result<Vec<ScalarValue>, _> = file.partition_values.iter().map(TryInto::try_into).collect();
+    let deleted = match file.deleted.as_slice() {
+        [] => None,
+        numbers => Some(DeletedRows::from_numbers(numbers).ok_or_else(|| malformed("split", "deleted rows"))?),
+    };
     Ok(FileSplit {
         path: file.path,
         size: file.size,
@@ -373,6 +426,7 @@ fn file_from_wire(file: File) -> Result<FileSplit, WireError> {
         range: file.start.zip(file.end),
         partition_values: values.map_err(|error| malformed("split", error))?,
         weight: file.weight,
+        logged: file.is_logged.then_some(LoggedFile { deleted }),
     })
 }
 
@@ -504,6 +558,11 @@ impl Message for super::SubmitRequest {
             settings: key_values(self.settings.rows().into_iter().map(|row| (row.name, row.value))),
             now_ns: self.now_ns,
             deadline_ms: self.deadline_ms,
+            stores: self
+                .stores
+                .iter()
+                .map(|it| StoreSpec { url: it.url.clone(), definition: it.definition.clone() })
+                .collect(),
             stages: self.stages.iter().map(TryInto::try_into).collect::<Result<_, WireError>>()?,
         };
         Ok(message.encode_to_vec().into())
@@ -525,6 +584,11 @@ impl Message for super::SubmitRequest {
             settings,
             now_ns: message.now_ns,
             deadline_ms: message.deadline_ms,
+            stores: message
+                .stores
+                .into_iter()
+                .map(|it| super::StoreSpec { url: it.url, definition: it.definition })
+                .collect(),
             stages: message.stages.into_iter().map(TryInto::try_into).collect::<Result<_, WireError>>()?,
         })
     }
@@ -574,6 +638,49 @@ impl Message for super::QueryRequest {
         let message: QueryRequest = read("query", bytes)?;
         check_version("query", message.version)?;
         Ok(Self { query: QueryId(message.query) })
+    }
+}
+
+impl Message for super::EndTasksRequest {
+    fn encode(&self) -> Result<Bytes, WireError> {
+        let refs = |tasks: &[TaskId]| tasks.iter().copied().map(Into::into).collect();
+        let (aborted, released) = (refs(&self.aborted), refs(&self.released));
+        Ok(EndTasksRequest { version: PROTOCOL_VERSION, aborted, released }.encode_to_vec().into())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let message: EndTasksRequest = read("end of tasks", bytes)?;
+        check_version("end of tasks", message.version)?;
+        let ids = |tasks: Vec<TaskRef>| tasks.into_iter().map(Into::into).collect();
+        Ok(Self { aborted: ids(message.aborted), released: ids(message.released) })
+    }
+}
+
+impl Message for super::RedirectRequest {
+    fn encode(&self) -> Result<Bytes, WireError> {
+        let (task, to) = (Some(self.task.into()), self.to.as_ref().map(Into::into));
+        Ok(RedirectRequest { version: PROTOCOL_VERSION, task, to }.encode_to_vec().into())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        const WHAT: &str = "redirect";
+        let message: RedirectRequest = read(WHAT, bytes)?;
+        check_version(WHAT, message.version)?;
+        let to = message.to.map(TryInto::try_into).transpose()?;
+        Ok(Self { task: required(WHAT, "task", message.task)?.into(), to })
+    }
+}
+
+impl Message for super::RedirectAnswer {
+    fn encode(&self) -> Result<Bytes, WireError> {
+        let message = RedirectAnswer { version: PROTOCOL_VERSION, is_possible: self.is_possible };
+        Ok(message.encode_to_vec().into())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let message: RedirectAnswer = read("answer to a redirect", bytes)?;
+        check_version("answer to a redirect", message.version)?;
+        Ok(Self { is_possible: message.is_possible })
     }
 }
 
@@ -636,13 +743,14 @@ impl Message for super::WorkerInfo {
             memory_limit_bytes: self.memory_limit_bytes,
             spill_bytes: self.spill_bytes,
             started_ms: self.started_ms,
+            draining: self.draining,
         };
         Ok(message.encode_to_vec().into())
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        // Of whatever version: nodes of two builds ask each other who they are. Fields are only ever added.
         let message: WorkerInfo = read("worker info", bytes)?;
-        check_version("worker info", message.protocol)?;
         Ok(Self {
             node: message.node,
             version: message.version,
@@ -654,6 +762,7 @@ impl Message for super::WorkerInfo {
             memory_limit_bytes: message.memory_limit_bytes,
             spill_bytes: message.spill_bytes,
             started_ms: message.started_ms,
+            draining: message.draining,
         })
     }
 }
@@ -667,6 +776,7 @@ impl Message for super::TaskList {
                 super::TaskState::Running => State::Running,
                 super::TaskState::Finished => State::Finished,
                 super::TaskState::Failed => State::Failed,
+                super::TaskState::Overtaken => State::Overtaken,
             } as i32,
             coordinator: row.coordinator.clone(),
             output_rows: row.output_rows,
@@ -687,6 +797,7 @@ impl Message for super::TaskList {
                 State::Running => super::TaskState::Running,
                 State::Finished => super::TaskState::Finished,
                 State::Failed => super::TaskState::Failed,
+                State::Overtaken => super::TaskState::Overtaken,
             };
             Ok(super::TaskRow {
                 task: required(WHAT, "task", row.task)?.into(),

@@ -20,7 +20,16 @@ pub(super) fn render(tree: &Tree) -> String {
         object["reason"] = json!(reason);
     }
     if let Some(finished) = &tree.finished {
-        object["actual"] = json!({ "rows": finished.output_rows, "elapsed_ms": finished.elapsed_ms });
+        object["actual"] = json!({
+            "rows": finished.output_rows,
+            "elapsed_ms": finished.elapsed_ms,
+            "restarts": finished.restarts,
+            "speculative_attempts": finished.speculated,
+            "overtaken_tasks": finished.overtaken,
+        });
+    }
+    if !tree.notes.is_empty() {
+        object["notes"] = json!(tree.notes);
     }
     on_growing_stack(|| format!("{object:#}"))
 }
@@ -98,6 +107,7 @@ fn stage(it: &Stage) -> Json {
     });
     if let Some(actual) = &it.actual {
         object["actual"] = stage_actual(actual);
+        object["actual"]["attempts"] = json!(it.attempts);
     }
     object
 }

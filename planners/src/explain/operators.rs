@@ -51,6 +51,7 @@ use crate::merge_copies::{Keep, MergeCopiesExec};
 use crate::row_id::RowIdExec;
 use crate::splits::file_bytes;
 use crate::stage::{Leaf, Split};
+use crate::table_sink::TableSinkExec;
 
 /// Columns of a scan and files of a source that the text shows before it only counts the rest.
 const SCHEMA_COLUMNS_MAX: usize = 32;
@@ -147,6 +148,7 @@ const KINDS: &[fn(&dyn ExecutionPlan) -> Option<Line>] = &[
     hash_join,
     row_id,
     merge_copies,
+    table_sink,
     nested_loop_join,
     sort_merge_join,
     symmetric_hash_join,
@@ -328,6 +330,15 @@ fn merge_copies(plan: &dyn ExecutionPlan) -> Option<Line> {
         Keep::Marked { .. } => "marked by any task",
     };
     Some(Line::new("MergeCopies").text(keep).number("tasks", plan.tasks()))
+}
+
+fn table_sink(plan: &dyn ExecutionPlan) -> Option<Line> {
+    let target = plan.downcast_ref::<TableSinkExec>()?.target();
+    let line = Line::new("TableSink").text(target.location.clone());
+    match target.partition_columns.is_empty() {
+        true => Some(line),
+        false => Some(line.list("partitioned by", target.partition_columns.clone())),
+    }
 }
 
 /// `(l_orderkey = o_orderkey)` each.

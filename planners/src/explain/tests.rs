@@ -180,14 +180,22 @@ async fn after_a_run_every_operator_says_what_it_did() {
         stages: [(StageId(1), (0..3).map(scan).collect()), (StageId(2), (0..3).map(aggregate).collect())].into(),
         root: vec![operator("SortPreservingMergeExec", 3), remote(3)],
         subqueries: vec![],
+        attempts: [(StageId(1), 5), (StageId(2), 3)].into(),
+        restarts: 1,
+        speculated: 2,
+        overtaken: 1,
         output_rows: 3,
         elapsed_ms: 25,
+        notes: vec!["run again for a test".into()],
     };
     let placement = placement(&plan);
     let explained = explained(&plan, &placement, Some(&analyze));
     check_golden(&explained.text(), "analyze.txt");
     let json: serde_json::Value = serde_json::from_str(&explained.json()).unwrap();
     assert_eq!(json["actual"]["rows"], 3);
+    assert_eq!((&json["actual"]["restarts"], &json["actual"]["overtaken_tasks"]), (&1.into(), &1.into()));
+    assert_eq!(json["stages"][0]["actual"]["attempts"], 5);
+    assert_eq!(json["notes"][0], "run again for a test");
     assert_eq!(json["stages"][1]["actual"]["read_bytes"]["tcp"], 3 * 2048);
 }
 

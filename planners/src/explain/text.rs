@@ -36,6 +36,7 @@ pub(super) fn render(tree: &Tree) -> Vec<String> {
     if let Some(reason) = &tree.reason {
         out.push(printable(&format!("not distributed: {reason}")));
     }
+    out.extend(tree.notes.iter().map(|note| printable(note)));
     out
 }
 
@@ -65,7 +66,7 @@ fn stage(out: &mut Vec<String>, it: &Stage) {
     let line = Line::new("Stage").text(it.stage.to_string()).number("tasks", it.tasks);
     push(out, 1, &line.number("partitions per task", it.partitions_per_task).list("nodes", nodes));
     if let Some(actual) = &it.actual {
-        continued(out, 1, &stage_line(actual));
+        continued(out, 1, &stage_line(actual, it.attempts));
     }
 }
 
@@ -96,8 +97,11 @@ fn operator_line(it: &OperatorTotals, estimated: &Precision<usize>) -> Line {
     line.list("read", links(&it.read_bytes))
 }
 
-fn stage_line(it: &StageTotals) -> Line {
-    let line = Line::new("actual").number("tasks", it.tasks).number("rows", it.output_rows as usize);
+fn stage_line(it: &StageTotals, attempts: usize) -> Line {
+    let line = Line::new("actual").number("tasks", it.tasks);
+    // One for each task is the rule, and goes without saying.
+    let line = if attempts > it.tasks { line.number("attempts", attempts) } else { line };
+    let line = line.number("rows", it.output_rows as usize);
     let line = line.labelled("output", bytes(it.output_bytes)).labelled("spilled", bytes(it.spill_bytes));
     let line = line.list("read", links(&it.read_bytes)).labelled("median task", format!("{} ms", it.median_ms));
     let slowest = format!("{} ms (task {} on {})", it.slowest_ms, it.slowest_task, it.slowest_node);
@@ -105,7 +109,16 @@ fn stage_line(it: &StageTotals) -> Line {
 }
 
 fn finished_line(it: &Finished) -> Line {
-    Line::new("Finished").number("rows", it.output_rows as usize).labelled("time", format!("{} ms", it.elapsed_ms))
+    let line = Line::new("Finished").number("rows", it.output_rows as usize);
+    let mut line = line.labelled("time", format!("{} ms", it.elapsed_ms));
+    if it.restarts > 0 {
+        line = line.number("restarts", it.restarts as usize);
+    }
+    if it.speculated > 0 {
+        line = line.number("speculative attempts", it.speculated as usize);
+        line = line.number("tasks overtaken", it.overtaken as usize);
+    }
+    line
 }
 
 /// `tcp 1.2 KiB`, one element a link.

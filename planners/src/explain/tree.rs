@@ -31,6 +31,8 @@ pub(super) struct Tree {
     /// Why the plan is not distributed.
     pub reason: Option<String>,
     pub finished: Option<Finished>,
+    /// Lines of their own.
+    pub notes: Vec<String>,
 }
 
 /// A query that has run.
@@ -38,6 +40,9 @@ pub(super) struct Tree {
 pub(super) struct Finished {
     pub output_rows: u64,
     pub elapsed_ms: u64,
+    pub restarts: u32,
+    pub speculated: u32,
+    pub overtaken: u32,
 }
 
 #[derive(Debug)]
@@ -59,6 +64,8 @@ pub(super) struct Stage {
     /// Indexes of tasks by the name of their node.
     pub nodes: BTreeMap<String, Vec<usize>>,
     pub actual: Option<StageTotals>,
+    /// Of all its tasks; 0 before it has run.
+    pub attempts: usize,
 }
 
 pub(super) fn build(explained: &Explained<'_>) -> Tree {
@@ -78,7 +85,14 @@ pub(super) fn build(explained: &Explained<'_>) -> Tree {
         stages: plan.stages.iter().map(|it| stage(it, placement, analyze)).collect(),
         coordinator: coordinator.to_owned(),
         reason: plan.reason.clone().filter(|_| !plan.is_distributed()),
-        finished: analyze.map(|it| Finished { output_rows: it.output_rows, elapsed_ms: it.elapsed_ms }),
+        finished: analyze.map(|it| Finished {
+            output_rows: it.output_rows,
+            elapsed_ms: it.elapsed_ms,
+            restarts: it.restarts,
+            speculated: it.speculated,
+            overtaken: it.overtaken,
+        }),
+        notes: analyze.map_or_else(Vec::new, |it| it.notes.clone()),
     }
 }
 
@@ -94,6 +108,7 @@ fn stage(plan: &StagePlan, placement: &Placement, analyze: Option<&AnalyzeInput>
         partitions_per_task: plan.partitions_per_task,
         nodes,
         actual: tasks.and_then(|tasks| StageTotals::of(tasks)),
+        attempts: analyze.and_then(|it| it.attempts.get(&plan.stage)).map_or(0, |it| *it as usize),
     }
 }
 

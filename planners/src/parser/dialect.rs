@@ -4,11 +4,15 @@
 
 use std::any::TypeId;
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Statement};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CastKind, DataType, DateTimeField, Expr, Ident, Interval, Statement,
+};
 use datafusion::sql::sqlparser::dialect::{Dialect, MySqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::ast::call;
 
 #[derive(Debug)]
 pub(super) struct MySqlSessionDialect {
@@ -33,7 +37,124 @@ impl MySqlSessionDialect {
     }
 }
 
+/// Units of intervals that sqlparser does not know.
+const COMPOUND_UNITS: [&str; 11] = [
+    "SECOND_MICROSECOND",
+    "MINUTE_MICROSECOND",
+    "MINUTE_SECOND",
+    "HOUR_MICROSECOND",
+    "HOUR_SECOND",
+    "HOUR_MINUTE",
+    "DAY_MICROSECOND",
+    "DAY_SECOND",
+    "DAY_MINUTE",
+    "DAY_HOUR",
+    "YEAR_MONTH",
+];
+
+const UNITS: [(Keyword, DateTimeField); 9] = [
+    (Keyword::MICROSECOND, DateTimeField::Microsecond),
+    (Keyword::SECOND, DateTimeField::Second),
+    (Keyword::MINUTE, DateTimeField::Minute),
+    (Keyword::HOUR, DateTimeField::Hour),
+    (Keyword::DAY, DateTimeField::Day),
+    (Keyword::WEEK, DateTimeField::Week(None)),
+    (Keyword::MONTH, DateTimeField::Month),
+    (Keyword::QUARTER, DateTimeField::Quarter),
+    (Keyword::YEAR, DateTimeField::Year),
+];
+
+/// The unit of an interval, if one stands here.
+fn parse_unit(parser: &mut Parser) -> Option<DateTimeField> {
+    let Token::Word(word) = &parser.peek_token_ref().token else { return None };
+    let unit = match UNITS.iter().find(|(keyword, _)| *keyword == word.keyword) {
+        Some((_, unit)) => unit.clone(),
+        None if COMPOUND_UNITS.iter().any(|it| it.eq_ignore_ascii_case(&word.value)) => {
+            DateTimeField::Custom(Ident::new(word.value.clone()))
+        }
+        None => return None,
+    };
+    parser.advance_token();
+    Some(unit)
+}
+
+/// `INTERVAL 1 + 1 DAY`, `INTERVAL '1:30' MINUTE_SECOND`, behind its first word. None, with nothing taken, for what has
+/// no unit of MySQL's: sqlparser's own form or the function INTERVAL.
+fn parse_interval(parser: &mut Parser) -> Option<Expr> {
+    let parsed = parser.maybe_parse(|parser| {
+        let value = parser.parse_expr()?;
+        match parse_unit(parser) {
+            Some(unit) => Ok((value, unit)),
+            None => Err(ParserError::ParserError("no unit".to_owned())),
+        }
+    });
+    let (value, unit) = parsed.ok().flatten()?;
+    Some(Expr::Interval(Interval {
+        value: Box::new(value),
+        leading_field: Some(unit),
+        leading_precision: None,
+        last_field: None,
+        fractional_seconds_precision: None,
+    }))
+}
+
+/// `(a, b)` behind a function's name, with `USING charset` at the end if there is one.
+fn parse_arguments(parser: &mut Parser) -> Result<Vec<Expr>, ParserError> {
+    parser.expect_token(&Token::LParen)?;
+    let arguments = parser.parse_comma_separated(Parser::parse_expr)?;
+    if parser.parse_keyword(Keyword::USING) {
+        parser.parse_object_name(false)?;
+    }
+    parser.expect_token(&Token::RParen)?;
+    Ok(arguments)
+}
+
 impl Dialect for MySqlSessionDialect {
+    /// What sqlparser reads otherwise, or not at all: intervals of several units and of expressions, the function
+    /// INTERVAL, and `CHAR(65 USING utf8mb4)`.
+    fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        let Token::Word(word) = &parser.peek_token_ref().token else { return None };
+        if word.quote_style.is_some() {
+            return None;
+        }
+        let has_bracket = parser.peek_nth_token_ref(1).token == Token::LParen;
+        match word.keyword {
+            Keyword::INTERVAL => {
+                let parsed = parser.maybe_parse(|parser| {
+                    parser.advance_token();
+                    match parse_interval(parser) {
+                        Some(interval) => Ok(interval),
+                        None if has_bracket => parse_arguments(parser).map(|it| call("interval", it)),
+                        None => Err(ParserError::ParserError("not MySQL's".to_owned())),
+                    }
+                });
+                parsed.transpose()
+            }
+            // As tight as a cast; the parser's own takes all that follows for its operand.
+            Keyword::BINARY => {
+                let parsed = parser.maybe_parse(|parser| {
+                    parser.advance_token();
+                    let expr = Box::new(parser.parse_subexpr(BASE.prec_value(Precedence::DoubleColon))?);
+                    let data_type = DataType::Binary(None);
+                    Ok(Expr::Cast { kind: CastKind::Cast, expr, data_type, array: false, format: None })
+                });
+                parsed.transpose()
+            }
+            Keyword::CHAR if has_bracket => {
+                let parsed = parser.maybe_parse(|parser| {
+                    parser.advance_token();
+                    parse_arguments(parser).map(|it| call("char", it))
+                });
+                parsed.transpose()
+            }
+            _ => None,
+        }
+    }
+
+    fn allow_extract_custom(&self) -> bool {
+        true
+    }
+
     fn dialect(&self) -> TypeId {
         BASE.dialect()
     }

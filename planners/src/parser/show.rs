@@ -5,6 +5,8 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 
+use super::accounts::{AccountParser, UserRef};
+
 /// What to show. `database` is none where the session's own is meant.
 #[derive(Debug, Clone)]
 pub enum Show {
@@ -24,6 +26,9 @@ pub enum Show {
     },
     CreateTable {
         table: ObjectName,
+    },
+    CreateView {
+        view: ObjectName,
     },
     CreateDatabase {
         name: String,
@@ -56,7 +61,13 @@ pub enum Show {
         filter: Option<ShowFilter>,
     },
     Plugins,
-    Grants,
+    Grants {
+        of: UserRef,
+        using: Vec<UserRef>,
+    },
+    CreateUser {
+        user: UserRef,
+    },
     TableStatus {
         database: Option<String>,
         filter: Option<ShowFilter>,
@@ -65,6 +76,18 @@ pub enum Show {
         table: ObjectName,
         database: Option<String>,
     },
+    /// The files of a table that a query with this WHERE would read.
+    Partitions {
+        table: ObjectName,
+        database: Option<String>,
+        filter: Option<Box<Expr>>,
+    },
+    /// The nodes, and how they stand.
+    /// Stored connections.
+    Connections {
+        filter: Option<ShowFilter>,
+    },
+    Cluster,
     Settings {
         filter: Option<ShowFilter>,
     },
@@ -125,6 +148,14 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Show, ParserError> {
             parse_filter(parser)?;
             Ok(Show::Index { table, database })
         }
+        "PARTITIONS" => {
+            let (table, database) = parse_table(parser)?;
+            let filter = match parser.parse_keyword(Keyword::WHERE) {
+                true => Some(Box::new(parser.parse_expr()?)),
+                false => None,
+            };
+            Ok(Show::Partitions { table, database, filter })
+        }
         "CREATE" => parse_create(parser),
         "VARIABLES" => Ok(Show::Variables { global, filter: parse_filter(parser)? }),
         "STATUS" => Ok(Show::Status { filter: parse_filter(parser)? }),
@@ -144,6 +175,8 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Show, ParserError> {
             }
         }
         "PROCESSLIST" => Ok(Show::Processlist { full }),
+        "CLUSTER" => Ok(Show::Cluster),
+        "CONNECTIONS" => Ok(Show::Connections { filter: parse_filter(parser)? }),
         "ENGINES" => Ok(Show::Engines),
         "CHARSET" => Ok(Show::Charset { filter: parse_filter(parser)? }),
         "CHARACTER" => {
@@ -153,9 +186,8 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Show, ParserError> {
         "COLLATION" => Ok(Show::Collation { filter: parse_filter(parser)? }),
         "PLUGINS" => Ok(Show::Plugins),
         "GRANTS" => {
-            // FOR CURRENT_USER(), FOR 'user'@'host', USING role: there is one set of rights yet.
-            skip_rest(parser);
-            Ok(Show::Grants)
+            let (of, using) = AccountParser { parser, secrets: &mut vec![] }.grants_of()?;
+            Ok(Show::Grants { of, using })
         }
         "TABLE" => {
             expect_word(parser, "STATUS")?;
@@ -214,9 +246,16 @@ fn parse_table(parser: &mut Parser) -> Result<(ObjectName, Option<String>), Pars
 }
 
 fn parse_create(parser: &mut Parser) -> Result<Show, ParserError> {
+    if peek_word(parser, 0) == "USER" {
+        parser.advance_token();
+        let user = AccountParser { parser, secrets: &mut vec![] }.user()?;
+        return Ok(Show::CreateUser { user });
+    }
     let kind = parser.expect_one_of_keywords(&[Keyword::TABLE, Keyword::VIEW, Keyword::DATABASE, Keyword::SCHEMA])?;
-    if matches!(kind, Keyword::TABLE | Keyword::VIEW) {
-        return Ok(Show::CreateTable { table: parser.parse_object_name(false)? });
+    match kind {
+        Keyword::TABLE => return Ok(Show::CreateTable { table: parser.parse_object_name(false)? }),
+        Keyword::VIEW => return Ok(Show::CreateView { view: parser.parse_object_name(false)? }),
+        _ => {}
     }
     let _ = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
     Ok(Show::CreateDatabase { name: parser.parse_identifier()?.value })

@@ -1,5 +1,6 @@
 //! The text of one client's message: tokens with true positions, cut into statements.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use datafusion::sql::sqlparser::dialect::Dialect;
@@ -45,6 +46,12 @@ impl<'a> Source<'a> {
     /// What stands at and behind a position, as MySQL quotes it: at most 80 characters.
     pub fn near(&self, at: Location) -> String {
         self.slice(self.offset(at)..self.text.len()).trim_end().chars().take(80).collect()
+    }
+
+    /// The text as it is executed: without the marks of version comments. Each byte has its place.
+    pub fn executed(&self, dialect: &dyn Dialect) -> Result<Cow<'a, str>, PlanError> {
+        let tokens = tokenize(self.text, self, dialect)?;
+        Ok(open_version_comments(self, &tokens).map_or(Cow::Borrowed(self.text), Cow::Owned))
     }
 
     pub fn end(&self) -> Location {

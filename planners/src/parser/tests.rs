@@ -234,3 +234,15 @@ fn deep_texts_are_read_or_refused() {
     let columns: Vec<String> = (0..5000).map(|it| format!("{it} as c{it}")).collect();
     assert_eq!(names(&format!("select {}", columns.join(", "))).len(), 5000);
 }
+
+#[test]
+fn clusters_are_altered() {
+    for sql in ["ALTER CLUSTER DRAIN NODE 'w 1'", "alter cluster drain node `w 1`", "alter cluster drain node \"w 1\";"]
+    {
+        let StatementKind::AlterCluster(change) = one(sql) else { panic!("{sql}") };
+        assert_eq!(change, AlterCluster::DrainNode { node: "w 1".into() });
+    }
+    assert!(error("alter cluster explode").contains("expected: DRAIN"), "{}", error("alter cluster explode"));
+    assert!(error("alter cluster drain node 7").contains("the name of a node"));
+    assert!(!matches!(one("alter table t add column c int"), StatementKind::AlterCluster(_)));
+}

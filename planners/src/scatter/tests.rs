@@ -20,6 +20,7 @@ use futures::TryStreamExt;
 use sheaf_common::QueryId;
 
 use super::*;
+use crate::homes::Homes;
 use crate::leaf::{DistributedTaskContext, instantiate};
 use crate::reschedule::{Worker, place};
 use crate::splits;
@@ -96,7 +97,7 @@ async fn run_stages(plan: &DistributedPlan, ctx: &SessionContext) -> HashMap<Sta
     let workers: Vec<Worker> = (0..3)
         .map(|n| Worker { id: n.to_string(), name: format!("w{n}"), host: String::new(), port: 0, cores: 2 })
         .collect();
-    let placement = place(plan, QueryId(1), &workers).unwrap();
+    let placement = place(plan, QueryId(1), &workers, &Homes::default()).unwrap();
     let mut outputs: HashMap<StageId, Output> = HashMap::new();
     let mut subqueries = plan.subqueries.iter();
     let mut next_subquery = subqueries.next();

@@ -19,12 +19,30 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::planner::ContextProvider;
 use sheaf_common::{ErrorCode, WireError};
 
+use crate::access::{Privilege, SessionRights};
 use crate::catalog::CATALOG;
 use crate::error::QueryError;
+use crate::functions::{mysql, reads_nothing};
 
 pub(crate) struct Provider<'a> {
     pub state: &'a SessionState,
+    /// Asked about operators and the like, in this order.
+    pub planners: Vec<Arc<dyn ExprPlanner>>,
     pub tables: HashMap<ResolvedTableReference, Arc<dyn TableSource>>,
+}
+
+impl<'a> Provider<'a> {
+    /// For one statement of a session, which may be one that speaks MySQL.
+    pub fn new(
+        state: &'a SessionState,
+        tables: HashMap<ResolvedTableReference, Arc<dyn TableSource>>,
+        is_mysql: bool,
+    ) -> Self {
+        let own: Option<Arc<dyn ExprPlanner>> = is_mysql.then(|| Arc::new(mysql::MySqlOperators) as _);
+        // Ours first: the session's know nothing of MySQL.
+        let planners = own.into_iter().chain(state.expr_planners().iter().cloned()).collect();
+        Self { state, planners, tables }
+    }
 }
 
 impl ContextProvider for Provider<'_> {
@@ -48,6 +66,11 @@ impl ContextProvider for Provider<'_> {
             let error = WireError::new(ErrorCode::FunctionNotFound, format!("table function '{name}' does not exist"));
             return Err(DataFusionError::External(Box::new(error)));
         };
+        if !reads_nothing(name)
+            && let Some(rights) = self.state.config().get_extension::<SessionRights>()
+        {
+            rights.need(&[Privilege::File]).map_err(QueryError::from)?;
+        }
         // Arguments are constants; `numbers(10 * 10)` is one number to the function.
         let context = SimplifyContext::builder()
             .with_config_options(Arc::clone(self.state.config_options()))
@@ -70,7 +93,7 @@ impl ContextProvider for Provider<'_> {
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
-        self.state.expr_planners()
+        &self.planners
     }
 
     fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
@@ -108,7 +131,7 @@ impl ContextProvider for Provider<'_> {
 
     fn udf_names(&self) -> Vec<String> {
         // Not offered as what a client may have meant: it is ours alone.
-        let is_public = |it: &&String| !it.starts_with("sheaf_");
+        let is_public = |it: &&String| !it.starts_with("sheaf_") && !it.starts_with(mysql::PREFIX);
         self.state.scalar_functions().keys().filter(is_public).cloned().collect()
     }
 

@@ -6,10 +6,11 @@ use std::ops::ControlFlow;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::ResolvedTableReference;
 use datafusion::sql::sqlparser::ast::{
-    ExceptSelectItem, ExcludeSelectItem, Expr, Ident, JoinConstraint, JoinOperator, NamedWindowExpr, ObjectName,
-    ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor,
-    TableWithJoins, VisitMut, VisitorMut, WildcardAdditionalOptions, WindowType,
+    ExceptSelectItem, ExcludeSelectItem, Expr, Ident, JoinConstraint, NamedWindowExpr, ObjectName, ObjectNamePart,
+    Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor, TableWithJoins,
+    VisitMut, VisitorMut, WildcardAdditionalOptions, WindowType,
 };
+use sheaf_planners::parser::ast::join_constraint;
 
 pub(super) struct Spelling {
     /// Quoted names, too, are read without regard to letters.
@@ -159,23 +160,7 @@ impl Respell<'_> {
 
     fn joins(&self, from: &mut TableWithJoins) {
         for join in &mut from.joins {
-            let constraint = match &mut join.join_operator {
-                JoinOperator::Join(it)
-                | JoinOperator::Inner(it)
-                | JoinOperator::Left(it)
-                | JoinOperator::LeftOuter(it)
-                | JoinOperator::Right(it)
-                | JoinOperator::RightOuter(it)
-                | JoinOperator::FullOuter(it)
-                | JoinOperator::Semi(it)
-                | JoinOperator::LeftSemi(it)
-                | JoinOperator::RightSemi(it)
-                | JoinOperator::Anti(it)
-                | JoinOperator::LeftAnti(it)
-                | JoinOperator::RightAnti(it) => it,
-                _ => continue,
-            };
-            if let JoinConstraint::Using(columns) = constraint {
+            if let Some(JoinConstraint::Using(columns)) = join_constraint(&mut join.join_operator) {
                 columns.iter_mut().for_each(|it| self.spelling.spell_name(it));
             }
         }

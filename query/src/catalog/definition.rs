@@ -1,17 +1,19 @@
 //! What a statement created, as it is kept.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 use sheaf_planners::generator::TpchTable;
 use sheaf_planners::generator::tpch::exact_scale;
+use sheaf_planners::parser::is_secret_name;
 
 use super::CatalogError;
+use super::connection::OPTION;
+use crate::managed::definition::ManagedDef;
 use crate::tables::external::FilesDef;
 
-/// A database and its tables.
+/// A database. Its tables have definitions of their own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DatabaseDef {
     pub name: String,
@@ -19,14 +21,11 @@ pub struct DatabaseDef {
     /// Milliseconds since 1970; `None` for the one that always is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_ms: Option<i64>,
-    /// By name. Invariant: empty unless the engine is `Default`.
-    #[serde(default, with = "by_name")]
-    pub tables: BTreeMap<String, Arc<TableDef>>,
 }
 
 impl DatabaseDef {
     pub fn new(name: &str, engine: DatabaseEngine, created_ms: Option<i64>) -> Self {
-        Self { name: name.to_owned(), engine, created_ms, tables: BTreeMap::new() }
+        Self { name: name.to_owned(), engine, created_ms }
     }
 }
 
@@ -92,54 +91,95 @@ pub struct TableDef {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_ms: Option<i64>,
-    pub files: FilesDef,
+    #[serde(flatten)]
+    pub source: TableSource,
+}
+
+/// Where a table's rows are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableSource {
+    /// In files that others wrote.
+    Files(FilesDef),
+    /// In a Delta Lake table of ours.
+    Managed(ManagedDef),
 }
 
 impl TableDef {
     pub fn new(name: &str, files: FilesDef) -> Self {
-        Self { name: name.to_owned(), created_ms: None, files }
+        Self { name: name.to_owned(), created_ms: None, source: TableSource::Files(files) }
+    }
+
+    pub fn managed(name: &str, def: ManagedDef) -> Self {
+        Self { name: name.to_owned(), created_ms: None, source: TableSource::Managed(def) }
+    }
+
+    /// The table's columns.
+    pub fn schema(&self) -> SchemaRef {
+        match &self.source {
+            TableSource::Files(files) => files.schema(),
+            TableSource::Managed(def) => def.schema(),
+        }
+    }
+
+    /// What is said of the table where its engine is asked for.
+    pub fn engine(&self) -> &'static str {
+        match &self.source {
+            TableSource::Files(files) => files.format.name(),
+            TableSource::Managed(_) => "DELTA",
+        }
+    }
+
+    /// Paths, patterns or the URL of where the rows are.
+    pub fn locations(&self) -> String {
+        match &self.source {
+            TableSource::Files(files) => files.locations.join(", "),
+            TableSource::Managed(def) => def.location.clone(),
+        }
     }
 
     /// The statement that creates the table, in our own syntax.
     pub fn create_statement(&self) -> String {
+        let files = match &self.source {
+            TableSource::Files(files) => files,
+            TableSource::Managed(def) => return def.create_statement(&self.name),
+        };
         let quoted = |text: &str| format!("`{}`", text.replace('`', "``"));
         let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
-        let locations: Vec<_> = self.files.locations.iter().map(|it| text(it)).collect();
+        let locations: Vec<_> = files.locations.iter().map(|it| text(it)).collect();
         let location = match locations.as_slice() {
             [one] => one.clone(),
             many => format!("({})", many.join(", ")),
         };
-        let mut sql = format!("CREATE EXTERNAL TABLE {} STORED AS {}", quoted(&self.name), self.files.format.name());
-        if !self.files.partitions.is_empty() {
-            let names: Vec<_> = self.files.partitions.iter().map(|column| quoted(&column.name)).collect();
+        let mut sql = format!("CREATE EXTERNAL TABLE {} STORED AS {}", quoted(&self.name), files.format.name());
+        if !files.partitions.is_empty() {
+            let names: Vec<_> = files.partitions.iter().map(|column| quoted(&column.name)).collect();
             sql += &format!(" PARTITIONED BY ({})", names.join(", "));
         }
         sql += &format!(" LOCATION {location}");
-        if !self.files.options.is_empty() {
-            let options = self.files.options.iter().map(|(name, value)| format!("{} {}", text(name), text(value)));
+        let shown = |name: &String, value: &String| if is_secret_name(name) { "***".to_owned() } else { value.clone() };
+        let store = files.store.0.iter().map(|(name, value)| (name, shown(name, value)));
+        let format = files.options.iter().map(|(name, value)| (name, value.clone()));
+        let connection = files.connection.iter().map(|name| (OPTION.to_owned(), name.clone()));
+        let named = store.chain(format).map(|(name, value)| (name.clone(), value));
+        let options: Vec<_> = connection.chain(named).collect();
+        if !options.is_empty() {
+            let options = options.iter().map(|(name, value)| format!("{} {}", text(name), text(value)));
             sql += &format!(" OPTIONS ({})", options.collect::<Vec<_>>().join(", "));
         }
         sql
     }
 }
 
-/// Tables as a list: their names stand in them already.
-mod by_name {
-    use super::*;
-
-    pub fn serialize<S: serde::Serializer>(
-        tables: &BTreeMap<String, Arc<TableDef>>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(tables.values().map(AsRef::as_ref))
-    }
-
-    pub fn deserialize<'de, D: serde::Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<BTreeMap<String, Arc<TableDef>>, D::Error> {
-        let tables = Vec::<TableDef>::deserialize(deserializer)?;
-        Ok(tables.into_iter().map(|table| (table.name.clone(), Arc::new(table))).collect())
-    }
+/// A definition as it is kept.
+///
+/// Errs when a value has no form as JSON.
+pub(super) fn text_of(definition: &impl Serialize) -> Result<String, CatalogError> {
+    let unwritable = |error: serde_json::Error| CatalogError::Unreadable {
+        object: "a new definition".to_owned(),
+        reason: error.to_string(),
+    };
+    serde_json::to_string(definition).map_err(unwritable)
 }
 
 #[cfg(test)]
@@ -161,19 +201,27 @@ mod tests {
 
     #[test]
     fn definitions_read_back() {
-        let mut database = DatabaseDef::new("d", DatabaseEngine::Tpch { scale: 0.1 }, Some(7));
-        database.tables.insert("t".to_owned(), Arc::new(table("t")));
-        let text = serde_json::to_string(&database).unwrap();
-        assert_eq!(serde_json::from_str::<DatabaseDef>(&text).unwrap(), database);
+        let database = DatabaseDef::new("d", DatabaseEngine::Tpch { scale: 0.1 }, Some(7));
+        assert_eq!(serde_json::from_str::<DatabaseDef>(&text_of(&database).unwrap()).unwrap(), database);
+        let text = text_of(&table("t")).unwrap();
+        assert_eq!(serde_json::from_str::<TableDef>(&text).unwrap(), table("t"));
         assert!(text.contains(r#""type":"Int64""#), "{text}");
     }
 
     #[test]
     fn a_table_tells_how_it_was_made() {
         let mut it = table("a`b");
-        it.files.options.insert("format.delimiter".into(), "'".into());
+        let TableSource::Files(files) = &mut it.source else { panic!("{it:?}") };
+        files.options.insert("format.delimiter".into(), "'".into());
         let expected = "CREATE EXTERNAL TABLE `a``b` STORED AS PARQUET LOCATION '/nowhere' \
                         OPTIONS ('format.delimiter' '''')";
         assert_eq!(it.create_statement(), expected);
+        let TableSource::Files(files) = &mut it.source else { panic!("{it:?}") };
+        files.options.clear();
+        files.store.0.insert("s3.secret_access_key".into(), "hush".into());
+        files.store.0.insert("s3.region".into(), "here".into());
+        let statement = it.create_statement();
+        assert!(statement.ends_with("OPTIONS ('s3.region' 'here', 's3.secret_access_key' '***')"), "{statement}");
+        assert!(!format!("{it:?}").contains("hush"));
     }
 }

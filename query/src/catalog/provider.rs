@@ -16,38 +16,45 @@ use datafusion::logical_expr::TableType;
 use sheaf_planners::generator::TpchTable;
 
 use super::names::find;
-use super::{CATALOG, Catalog, CatalogError, DatabaseEngine};
+use super::{CATALOG, Catalog, DatabaseEngine, TableSource};
+use crate::managed::{ManagedError, ManagedTables};
 use crate::system::{self, SystemSource};
+use crate::tables::delta;
 use crate::tables::external::{FilesTable, open_path};
-use crate::tables::files::looks_like_path;
+use crate::tables::files::{FileKind, looks_like_path};
 use crate::tables::generated::GeneratedTable;
+use crate::tables::sources::Sources;
+use crate::tables::view::View;
 use crate::tables::{Roots, to_datafusion};
 
 /// What the tables of a process are made from. One per process, shared by its sessions.
 pub struct Tables {
     pub catalog: Arc<Catalog>,
-    pub roots: Arc<Roots>,
+    pub sources: Arc<Sources>,
     pub system: Arc<dyn SystemSource>,
+    pub managed: Arc<ManagedTables>,
     /// Looks into files whose columns a statement does not give.
     files: SessionState,
 }
 
 impl fmt::Debug for Tables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tables").field("catalog", &self.catalog).field("roots", &self.roots).finish_non_exhaustive()
+        f.debug_struct("Tables").field("catalog", &self.catalog).field("sources", &self.sources).finish_non_exhaustive()
     }
 }
 
 impl Tables {
-    /// `runtime` is the one that queries run in, so that footers are cached once.
+    /// `runtime` is the one that queries run in, so that footers are cached once; it has the stores of `managed`.
     pub fn new(
         catalog: Arc<Catalog>,
         roots: Arc<Roots>,
         system: Arc<dyn SystemSource>,
+        managed: Arc<ManagedTables>,
         runtime: Arc<RuntimeEnv>,
     ) -> Arc<Self> {
+        let sources = Arc::new(Sources::new(roots, Arc::clone(managed.stores())));
         let files = SessionStateBuilder::new().with_runtime_env(runtime).build();
-        Arc::new(Self { catalog, roots, system, files })
+        Arc::new(Self { catalog, sources, system, managed, files })
     }
 
     /// What goes into a session as its list of catalogs.
@@ -98,30 +105,44 @@ struct Database {
 impl Database {
     /// The names of the tables without their columns.
     fn names(&self) -> Vec<String> {
-        if let Some(names) = system::table_names(&self.database) {
-            return names;
-        }
-        match self.tables.catalog.database(&self.database) {
-            Ok(database) => match database.engine {
-                DatabaseEngine::Default => database.tables.keys().cloned().collect(),
-                DatabaseEngine::Tpch { .. } => TpchTable::ALL.iter().map(|table| table.name().to_owned()).collect(),
-            },
-            // Dropped since it was looked up.
-            Err(_) => vec![],
-        }
+        // Dropped since it was looked up.
+        self.tables.catalog.table_names(&self.database).unwrap_or_default()
     }
 
-    fn open(&self, name: &str) -> std::result::Result<Option<Arc<dyn TableProvider>>, CatalogError> {
+    async fn open(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         if system::table_names(&self.database).is_some() {
             return Ok(system::table(&self.database, name, &self.tables));
         }
-        let database = self.tables.catalog.database(&self.database)?;
+        let database = self.tables.catalog.database(&self.database).map_err(|error| to_datafusion(&error))?;
         match database.engine {
             DatabaseEngine::Default => {
-                let Some(table) = database.tables.get(name) else { return Ok(None) };
+                let Some((_, table)) =
+                    self.tables.catalog.table_def(&self.database, name).map_err(|error| to_datafusion(&error))?
+                else {
+                    let view = self.tables.catalog.view_def(&self.database, name);
+                    let view = view.map_err(|error| to_datafusion(&error))?;
+                    return Ok(view.map(|def| Arc::new(View::new(&self.database, def)) as _));
+                };
                 let reference = TableReference::full(CATALOG, self.database.as_str(), name);
-                let roots = Arc::clone(&self.tables.roots);
-                Ok(Some(Arc::new(FilesTable::new(reference, table.files.clone(), roots))))
+                let files = match &table.source {
+                    TableSource::Files(files) => files,
+                    TableSource::Managed(def) => {
+                        let opened = async {
+                            let log = self.tables.managed.log(&def.location)?;
+                            let snapshot = log.latest().await?;
+                            Ok::<_, ManagedError>(log.table(reference, &snapshot))
+                        };
+                        return Ok(Some(Arc::new(opened.await.map_err(|error| to_datafusion(&error))?)));
+                    }
+                };
+                let files = self.tables.catalog.connected(files).map_err(|error| to_datafusion(&error))?;
+                let sources = Arc::clone(&self.tables.sources);
+                if files.format == FileKind::Delta {
+                    let location = files.locations.first().map_or("", String::as_str);
+                    let opened = delta::open(&self.tables.files, &sources, reference, location, &files.store).await;
+                    return Ok(Some(Arc::new(opened.map_err(|error| to_datafusion(&error))?)));
+                }
+                Ok(Some(Arc::new(FilesTable::new(reference, files, sources))))
             }
             DatabaseEngine::Tpch { scale } => {
                 Ok(name.parse().ok().map(|table: TpchTable| Arc::new(GeneratedTable::tpch(table, scale)) as _))
@@ -137,14 +158,21 @@ impl SchemaProvider for Database {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let names = self.names();
-        if let Some(found) = find(names.iter().map(String::as_str), name) {
-            return self.open(found).map_err(|error| to_datafusion(&error));
+        let opened = match self.open(name).await? {
+            // Only a name in another case costs a walk over all of them.
+            None => match find(self.names().iter().map(String::as_str), name) {
+                Some(found) => self.open(found).await?,
+                None => None,
+            },
+            opened => opened,
+        };
+        if opened.is_some() {
+            return Ok(opened);
         }
         if !looks_like_path(name) {
             return Ok(None);
         }
-        let table = open_path(&self.tables.files, &self.tables.roots, name).await?;
+        let table = open_path(&self.tables.files, &self.tables.sources, name).await?;
         Ok(Some(Arc::new(table)))
     }
 
@@ -167,16 +195,23 @@ pub(crate) mod tests {
     use super::super::IfExists;
     use super::super::definition::TableDef;
     use super::*;
+    use crate::managed::storage::Storage;
     use crate::system::tests::Nothing;
     use crate::tables::external::{FilesRequest, define};
     use crate::tables::roots::tests::sandbox;
+    use crate::tables::stores::Stores;
 
     /// A session over an empty catalog that may read a folder `root` below the guard's.
     pub(crate) fn session() -> (tempfile::TempDir, Arc<Tables>, SessionContext) {
         let (folder, roots) = sandbox();
-        let runtime = RuntimeEnvBuilder::new().with_cache_manager(crate::tables::cache_config()).build_arc().unwrap();
-        let catalog = Arc::new(Catalog::memory());
-        let tables = Tables::new(catalog, Arc::new(roots), Arc::new(Nothing), Arc::clone(&runtime));
+        let runtime = RuntimeEnvBuilder::new().with_cache_manager(crate::tables::cache_config(0)).build_arc().unwrap();
+        let catalog = Arc::new(crate::catalog::tests::catalog());
+        let root = crate::managed::storage::folder_url(folder.path()).unwrap();
+        let stores = Arc::new(Stores::new(Arc::clone(&runtime), None));
+        let storage = Arc::new(Storage::new(Arc::clone(&stores)));
+        let managed = ManagedTables::new(root, storage, stores, Arc::clone(&runtime.memory_pool));
+        let system = Arc::new(Nothing);
+        let tables = Tables::new(catalog, Arc::new(roots), system, Arc::new(managed), Arc::clone(&runtime));
         let config = SessionConfig::new().with_default_catalog_and_schema(CATALOG, "default");
         let state = SessionStateBuilder::new()
             .with_default_features()
@@ -199,8 +234,8 @@ pub(crate) mod tests {
         let (folder, tables, session) = session();
         std::fs::write(folder.path().join("root/a.csv"), "n\n1\n").unwrap();
         let request = FilesRequest { locations: vec!["a.csv".to_owned()], ..FilesRequest::default() };
-        let files = define(&session.state(), &tables.roots, request).await.unwrap();
-        tables.catalog.create_table("default", TableDef::new("Tab", files), IfExists::Fail).unwrap();
+        let files = define(&session.state(), &tables.sources, request).await.unwrap();
+        tables.catalog.create_table("default", TableDef::new("Tab", files), IfExists::Fail).await.unwrap();
         for name in ["\"Tab\"", "tab", "default.TAB", "def.default.tab", "'a.csv'", "'*.csv'", "system.\"a.csv\""] {
             let text = answer(&session, &format!("select n from {name}")).await.unwrap();
             assert!(text.contains("| 1 |"), "{name}: {text}");
@@ -216,7 +251,7 @@ pub(crate) mod tests {
     async fn generated_databases_are_read() {
         let (_folder, tables, session) = session();
         let engine = DatabaseEngine::Tpch { scale: 0.001 };
-        tables.catalog.create_database("tpch", engine, false).unwrap();
+        tables.catalog.create_database("tpch", engine, false).await.unwrap();
         let sql = "select count(*), min(n_name) from tpch.nation join TPCH.Region on n_regionkey = r_regionkey";
         let text = answer(&session, sql).await.unwrap();
         assert!(text.contains("| 25 ") && text.contains("ALGERIA"), "{text}");

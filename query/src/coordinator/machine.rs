@@ -8,10 +8,13 @@
 //! The rule needs to know nothing of why something is gone, and the same rule starts the query, stops what nobody
 //! needs any more and releases what was read. After rows went to the client the root cannot begin again, and since
 //! whatever is read leads to the root, every loss of something still read is then final.
+//!
+//! Beside its version a task may have one speculative attempt, which nobody reads until it is complete: [`speculation`].
 
 mod placing;
 mod recovery;
 mod shape;
+mod speculation;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sheaf_common::{Classify, ErrorCode, StageId, TaskId, WireError};
 
 pub use shape::{InputShape, Limits, QueryShape, ShapeError, StageShape, WorkerKey};
+pub use speculation::{Candidate, Redirected};
 use state::{AttemptSignal, QuerySignal};
 pub use state::{AttemptState, QueryState};
 
@@ -53,6 +57,15 @@ pub enum Event {
     /// A worker that may be given tasks from now on.
     WorkerJoined {
         worker: WorkerKey,
+    },
+    /// The attempt runs far beyond its siblings, and nobody has read from it yet.
+    Straggles {
+        attempt: TaskId,
+    },
+    /// What became of an [`Action::Redirect`] of the readers of `attempt`.
+    Redirected {
+        attempt: TaskId,
+        outcome: Redirected,
     },
     /// The result is about to go to the client: its first row, or as much as the root holds back.
     RowsOut,
@@ -93,6 +106,9 @@ pub enum Action {
     Abort { attempt: TaskId, worker: WorkerKey },
     /// Ends the attempt, if it runs, and frees its output: all who need it have it.
     Release { attempt: TaskId, worker: WorkerKey },
+    /// Has the worker of `from` point all its readers at `to` and end it; but only if none of them has read a row and it
+    /// still runs. The answer is an [`Event::Redirected`].
+    Redirect { from: TaskId, worker: WorkerKey, to: TaskId, to_worker: WorkerKey },
     /// Drops the root's stream and the rows that it held back.
     StopRoot,
     /// Runs the root from its start.
@@ -138,22 +154,42 @@ struct Attempt {
 
 #[derive(Debug, Default)]
 struct Task {
-    /// By number. Invariant: only the last one can be live, complete or spent.
+    /// By number. Invariant: only the current and the speculative one can be live or complete.
     attempts: Vec<Attempt>,
+    /// The number of the attempt that consumers were told to read last; 0 also before there is one.
+    current: u32,
+    /// An attempt beside the current one. Invariant: nobody was told to read it.
+    speculative: Option<u32>,
+    /// Whether there ever was such a one: there is no second.
+    is_speculated: bool,
     /// Attempts that ran when their worker was lost.
     n_losses: u32,
 }
 
 impl Task {
+    /// The attempt that consumers were told to read last, whatever has become of it.
+    fn current(&self) -> Option<(u32, &Attempt)> {
+        self.attempts.get(self.current as usize).map(|it| (self.current, it))
+    }
+
     /// The attempt whose rows count, unless none does.
     fn version(&self) -> Option<(u32, &Attempt)> {
-        let last = self.attempts.last().filter(|it| it.state.is_live() || it.state.is_done())?;
-        Some((self.attempts.len() as u32 - 1, last))
+        self.current().filter(|(_, it)| it.state.is_live() || it.state.is_done())
     }
 
     /// The attempt that a consumer which starts now reads.
     fn readable(&self) -> Option<(u32, &Attempt)> {
         self.version().filter(|(_, it)| it.state.is_readable())
+    }
+
+    /// Those that may be at work or hold output.
+    fn readable_mut(&mut self) -> impl Iterator<Item = &mut Attempt> {
+        self.attempts.iter_mut().filter(|it| it.state.is_readable())
+    }
+
+    /// Tries that count against the limit: to have a second attempt beside the first is nobody's failure.
+    fn n_tries(&self) -> u32 {
+        self.attempts.len() as u32 - u32::from(self.is_speculated)
     }
 }
 
@@ -179,6 +215,8 @@ pub struct Machine {
     /// Failed reads by reader and producer; the reader is `None` for the root.
     link_failures: BTreeMap<(Option<WorkerKey>, WorkerKey), u32>,
     n_restarts: u32,
+    /// Second attempts that came to be read.
+    n_overtaken: u32,
     /// The wait for a worker that goes on, and how many there were.
     awaits_worker: bool,
     n_waits: u32,
@@ -214,6 +252,7 @@ impl Machine {
             gone: BTreeSet::new(),
             link_failures: BTreeMap::new(),
             n_restarts: 0,
+            n_overtaken: 0,
             awaits_worker: false,
             n_waits: 0,
             last_error: None,
@@ -229,6 +268,28 @@ impl Machine {
     /// How often something was run again.
     pub fn n_restarts(&self) -> u32 {
         self.n_restarts
+    }
+
+    /// Tasks that had a second attempt beside the first, and those of them whose second one came to be read.
+    pub fn n_speculated(&self) -> (u32, u32) {
+        let tasks = self.stages.values().flat_map(|stage| &stage.tasks);
+        (tasks.filter(|it| it.is_speculated).count() as u32, self.n_overtaken)
+    }
+
+    /// The attempt of each task that consumers were told to read last.
+    pub fn versions(&self) -> impl Iterator<Item = TaskId> {
+        let keys =
+            self.stages.iter().flat_map(|(stage, it)| (0..it.tasks.len() as u32).map(move |task| (*stage, task)));
+        keys.filter_map(|key| {
+            let (number, _) = self.task(key)?.current()?;
+            Some(self.task_id(key, number))
+        })
+    }
+
+    /// How many attempts the tasks of each stage had, all together.
+    pub fn n_attempts(&self) -> BTreeMap<StageId, u32> {
+        let n_attempts = |it: &Stage| it.tasks.iter().map(|task| task.attempts.len() as u32).sum::<u32>();
+        self.stages.iter().map(|(stage, it)| (*stage, n_attempts(it))).collect()
     }
 
     /// Where an attempt stands; `None` for one that was never submitted.
@@ -269,9 +330,12 @@ impl Machine {
                 self.signal(attempt, AttemptSignal::Accept);
                 Ok(News::None)
             }
-            Event::Finished { attempt } => {
-                Ok(if self.signal(attempt, AttemptSignal::Finish) { News::Done } else { News::None })
+            Event::Finished { attempt } => Ok(self.finished(attempt, actions)),
+            Event::Straggles { attempt } => {
+                self.speculate(attempt, actions);
+                Ok(News::None)
             }
+            Event::Redirected { attempt, outcome } => Ok(self.redirected(attempt, outcome, actions)),
             Event::Failed { attempt, cause, error } => self.failed(attempt, cause, error, actions),
             Event::WorkerLost { worker, error } => self.worker_lost(worker, error),
             Event::WorkerJoined { worker } => {
@@ -281,13 +345,16 @@ impl Machine {
                 Ok(if self.awaits_worker { News::Changed } else { News::None })
             }
             Event::RowsOut => {
-                if self.step(QuerySignal::RowsOut) {
+                // An attempt that another one races may open its inputs yet, and the other has taken its turn there.
+                if self.step(QuerySignal::RowsOut) && !self.is_racing() {
                     self.end_retention(actions);
                 }
                 Ok(News::None)
             }
             Event::RootFinished => {
                 if self.step(QuerySignal::RootFinished) {
+                    let keys: Vec<TaskKey> = self.shape.stages.iter().flat_map(|it| self.keys(it.stage)).collect();
+                    keys.into_iter().for_each(|key| self.take_overtaken(key, actions));
                     actions.push(Action::Succeed);
                 }
                 Ok(News::None)
@@ -314,6 +381,11 @@ impl Machine {
     ) -> Result<News, Box<WireError>> {
         if !self.attempt(attempt).is_some_and(|it| it.state.is_live()) {
             return Ok(News::None);
+        }
+        if self.is_speculative(attempt) {
+            // Its end is no loss to anybody; what it was is for the first to say, should it meet the same.
+            self.signal(attempt, AttemptSignal::Fail);
+            return Ok(News::Changed);
         }
         if is_final(&error) {
             return Err(Box::new(error));
@@ -366,10 +438,13 @@ impl Machine {
         }
         for stage in self.stages.values_mut() {
             for (index, task) in stage.tasks.iter_mut().enumerate() {
-                let ran =
-                    task.version().is_some_and(|(_, it)| it.worker == worker && it.state == AttemptState::Running);
-                task.n_losses += u32::from(ran);
-                if ran && task.n_losses >= LOSSES_MAX {
+                // Not one that its worker had not accepted yet: where several die one after another, tasks are sent to
+                // those of whom it is not known yet, and are not to blame.
+                let is_lost = |it: &Attempt| it.worker == worker && it.state == AttemptState::Running;
+                let n_lost = task.attempts.iter().filter(|it| is_lost(it)).count();
+                let is_version_lost = task.version().is_some_and(|(_, it)| is_lost(it));
+                task.n_losses += n_lost as u32;
+                if is_version_lost && task.n_losses >= LOSSES_MAX {
                     let text = format!(
                         "{LOSSES_MAX} attempts of task {index} of stage {} ended with the loss of their worker, a third \
                          is not risked: {}",
@@ -390,11 +465,12 @@ impl Machine {
         self.gone.insert(worker);
         for stage in self.stages.values_mut() {
             for (index, task) in stage.tasks.iter_mut().enumerate() {
-                let Some(last) = task.attempts.last_mut().filter(|it| it.worker == worker) else { continue };
-                let Some(next) = last.state.next(AttemptSignal::Lose) else { continue };
-                last.state = next;
-                if next == AttemptState::Lost {
-                    self.at_fault.insert((stage.shape.stage, index as u32));
+                for lost in task.readable_mut().filter(|it| it.worker == worker) {
+                    let Some(next) = lost.state.next(AttemptSignal::Lose) else { continue };
+                    lost.state = next;
+                    if next == AttemptState::Lost {
+                        self.at_fault.insert((stage.shape.stage, index as u32));
+                    }
                 }
             }
         }
@@ -482,18 +558,26 @@ impl Machine {
         }
     }
 
+    fn task(&self, (stage, task): TaskKey) -> Option<&Task> {
+        self.stages.get(&stage)?.tasks.get(task as usize)
+    }
+
+    fn task_mut(&mut self, (stage, task): TaskKey) -> Option<&mut Task> {
+        self.stages.get_mut(&stage)?.tasks.get_mut(task as usize)
+    }
+
     fn attempt(&self, id: TaskId) -> Option<&Attempt> {
         if id.query != self.shape.query {
             return None;
         }
-        self.stages.get(&id.stage)?.tasks.get(id.task as usize)?.attempts.get(id.attempt as usize)
+        self.task(key(id))?.attempts.get(id.attempt as usize)
     }
 
     fn attempt_mut(&mut self, id: TaskId) -> Option<&mut Attempt> {
         if id.query != self.shape.query {
             return None;
         }
-        self.stages.get_mut(&id.stage)?.tasks.get_mut(id.task as usize)?.attempts.get_mut(id.attempt as usize)
+        self.task_mut(key(id))?.attempts.get_mut(id.attempt as usize)
     }
 
     fn task_id(&self, (stage, task): TaskKey, attempt: u32) -> TaskId {

@@ -1,4 +1,4 @@
-//! Runs a plan: its scalar subqueries first, then the root, while the workers' events are listened to.
+//! Runs a plan: its scalar subqueries first, then the root.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,32 +7,26 @@ use std::time::{Duration, Instant};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err};
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::physical_plan::stream::{RecordBatchReceiverStream, RecordBatchStreamAdapter};
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use futures::future::join_all;
-use futures::{StreamExt, TryStreamExt};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use sheaf_common::{ErrorCode, StageId};
+use sheaf_flight::TaskReport;
 use sheaf_flight::report::{self, OperatorReport};
-use sheaf_flight::{TaskEvent, TaskReport, WorkerAddress};
 use sheaf_planners::error::to_wire;
 use sheaf_planners::explain::{AnalyzeInput, OperatorMetrics, TaskMetrics};
 use sheaf_planners::leaf::name_files;
 use sheaf_planners::stage::ScalarSubquery;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tracing::debug;
 
 use super::QueryPlan;
-use super::launch::{Event, Launched, address, launch, lost};
+use super::attempts::{self, Attempt};
+use super::driver::Driver;
 use crate::answer::RowStream;
 use crate::context::QueryContext;
 use crate::error::QueryError;
 
 /// Batches of the root that wait for the client.
 const READ_AHEAD_BATCHES: usize = 2;
-
-/// How long a worker may take to hear that retention ends.
-const END_RETENTION_WAIT: Duration = Duration::from_secs(5);
 
 /// How long the reports of tasks are waited for once the last row is out.
 const REPORTS_WAIT: Duration = Duration::from_millis(200);
@@ -50,22 +44,18 @@ pub(super) fn rows(context: Arc<QueryContext>, plan: QueryPlan) -> Result<RowStr
         let mut builder = RecordBatchReceiverStream::builder(Arc::clone(&schema), READ_AHEAD_BATCHES);
         let rows = builder.tx();
         builder.spawn(async move {
-            let mut gathered = Gathered::default();
-            distributed(&context, &plan, &rows, REPORTS_WAIT, &mut gathered).await?;
-            Ok(())
+            let mut attempt = Attempt::new(context, plan);
+            attempts::run(&mut attempt, &rows, REPORTS_WAIT, &mut Gathered::default()).await
         });
         builder.build()
     } else {
-        let root = plan.distributed.root;
-        let stream = execute_stream(Arc::clone(&root), context.session_state.task_ctx())?;
-        let stream = stream.map_err(move |error| named(error, &root));
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream))
+        attempts::local(Attempt::new(context, plan))?
     };
     Ok(RowStream { schema, stream })
 }
 
 /// An error of a local plan, with the file that it is about.
-fn named(error: DataFusionError, plan: &Arc<dyn ExecutionPlan>) -> DataFusionError {
+pub(super) fn named(error: DataFusionError, plan: &Arc<dyn ExecutionPlan>) -> DataFusionError {
     let wire = to_wire(&error);
     match wire.code {
         ErrorCode::FileUnreadable => DataFusionError::External(Box::new(name_files(wire, plan))),
@@ -74,14 +64,14 @@ fn named(error: DataFusionError, plan: &Arc<dyn ExecutionPlan>) -> DataFusionErr
 }
 
 /// Runs the plan, counts its rows and keeps all that its operators tell.
-pub(super) async fn analyze(context: &Arc<QueryContext>, plan: &QueryPlan) -> Result<AnalyzeInput, QueryError> {
+pub(super) async fn analyze(attempt: &mut Attempt) -> Result<AnalyzeInput, QueryError> {
     let started = Instant::now();
     let mut gathered = Gathered::default();
-    let mut n_rows = 0;
-    if plan.distributed.is_distributed() {
+    let n_rows;
+    if attempt.plan.distributed.is_distributed() {
         let (sender, mut receiver) = mpsc::channel(READ_AHEAD_BATCHES);
         // The sender goes with the future that sends, so that the counting comes to an end.
-        let run = async { distributed(context, plan, &{ sender }, ANALYZE_REPORTS_WAIT, &mut gathered).await };
+        let run = async { attempts::run(attempt, &{ sender }, ANALYZE_REPORTS_WAIT, &mut gathered).await };
         let count = async {
             let mut n_rows = 0;
             while let Some(batch) = receiver.recv().await {
@@ -93,31 +83,38 @@ pub(super) async fn analyze(context: &Arc<QueryContext>, plan: &QueryPlan) -> Re
         ran?;
         n_rows = counted;
     } else {
-        let root = Arc::clone(&plan.distributed.root);
-        let mut stream = execute_stream(Arc::clone(&root), context.session_state.task_ctx())?;
-        while let Some(batch) = stream.next().await {
-            n_rows += batch?.num_rows() as u64;
-        }
-        gathered.root = report::operators(&root);
+        n_rows = attempts::count_here(attempt).await?;
+    }
+    if !attempt.plan.distributed.is_distributed() {
+        gathered.root = report::operators(&attempt.plan.distributed.root);
     }
     Ok(AnalyzeInput {
         stages: gathered.stages,
         root: gathered.root.into_iter().map(operator_metrics).collect(),
         subqueries: gathered.subqueries.into_iter().map(|it| it.into_iter().map(operator_metrics).collect()).collect(),
+        attempts: gathered.attempts,
+        restarts: gathered.restarts,
+        speculated: gathered.speculated,
+        overtaken: gathered.overtaken,
         output_rows: n_rows,
         elapsed_ms: started.elapsed().as_millis() as u64,
+        notes: attempt.notes.clone(),
     })
 }
 
 /// What the tasks and the coordinator's own operators told.
 #[derive(Default)]
-struct Gathered {
+pub(super) struct Gathered {
     stages: BTreeMap<StageId, Vec<TaskMetrics>>,
     root: Vec<OperatorReport>,
     subqueries: Vec<Vec<OperatorReport>>,
+    attempts: BTreeMap<StageId, u32>,
+    restarts: u32,
+    speculated: u32,
+    overtaken: u32,
 }
 
-async fn distributed(
+pub(super) async fn distributed(
     context: &QueryContext,
     plan: &QueryPlan,
     rows: &mpsc::Sender<Result<RecordBatch>>,
@@ -126,7 +123,9 @@ async fn distributed(
 ) -> Result<()> {
     for subquery in &plan.distributed.subqueries {
         let (sender, mut receiver) = mpsc::channel(READ_AHEAD_BATCHES);
-        let run = async { section(context, plan, &subquery.plan, &{ sender }, reports_wait, gathered).await };
+        // Its rows go nowhere but here: it can begin again as long as there is memory for them.
+        let run =
+            async { section(context, plan, &subquery.plan, &{ sender }, usize::MAX, reports_wait, gathered).await };
         let read = async {
             let mut batches = vec![];
             while let Some(Ok(batch)) = receiver.recv().await {
@@ -138,7 +137,9 @@ async fn distributed(
         gathered.subqueries.push(ran?);
         subquery.results.set(subquery.index, scalar(subquery, &batches)?)?;
     }
-    gathered.root = section(context, plan, &plan.distributed.root, rows, reports_wait, gathered).await?;
+    let hold_bytes_max = usize::try_from(context.settings.result_hold_back_bytes).unwrap_or(usize::MAX);
+    gathered.root =
+        section(context, plan, &plan.distributed.root, rows, hold_bytes_max, reports_wait, gathered).await?;
     Ok(())
 }
 
@@ -158,107 +159,45 @@ async fn section(
     plan: &QueryPlan,
     root: &Arc<dyn ExecutionPlan>,
     rows: &mpsc::Sender<Result<RecordBatch>>,
+    hold_bytes_max: usize,
     reports_wait: Duration,
     gathered: &mut Gathered,
 ) -> Result<Vec<OperatorReport>> {
-    let Launched { root, mut events, n_tasks } = launch(context, plan, root).await?;
-    let mut n_finished = 0;
-    let mut n_sent = 0;
-    // Apart from the loop: a slow client holds that up.
-    let mut ending = JoinSet::new();
-    let mut stream = execute_stream(Arc::clone(&root), context.session_state.task_ctx())?;
-    loop {
-        tokio::select! {
-            // Events first: the error of a task says more than that of whoever read from it.
-            biased;
-            event = events.next(), if n_tasks > 0 => {
-                if let Some(event) = event {
-                    n_finished += usize::from(heard(context, event, gathered)?);
-                }
-            }
-            batch = stream.next() => match batch {
-                Some(Ok(batch)) => {
-                    if rows.send(Ok(batch)).await.is_err() {
-                        // Nobody reads any more.
-                        return Ok(vec![]);
-                    }
-                    n_sent += 1;
-                    // As many wait for their reader at most: the first is with the client.
-                    if n_sent == READ_AHEAD_BATCHES + 1 && context.settings.fault_tolerance {
-                        ending.spawn(end_retention(context, plan));
-                    }
-                }
-                Some(Err(error)) => return Err(error),
-                None => break,
-            },
-        }
+    let driver = Driver::new(context, plan, root, hold_bytes_max, reports_wait)?;
+    let outcome = driver.run(rows).await?;
+    context.stats.change(|counts| {
+        counts.restarts += u64::from(outcome.n_restarts);
+        counts.speculated += u64::from(outcome.n_speculated);
+        counts.overtaken += u64::from(outcome.n_overtaken);
+    });
+    gathered.attempts.extend(outcome.n_attempts);
+    gathered.restarts += outcome.n_restarts;
+    gathered.speculated += outcome.n_speculated;
+    gathered.overtaken += outcome.n_overtaken;
+    for (task, (node, report)) in outcome.reports {
+        let TaskReport {
+            operators,
+            output_rows,
+            output_bytes,
+            spilled_bytes,
+            elapsed_ms,
+            input_bytes,
+            divisions_by_zero,
+            ..
+        } = report;
+        context.warnings.add(divisions_by_zero);
+        context.stats.change(|counts| counts.exchange_bytes += input_bytes.values().sum::<u64>());
+        gathered.stages.entry(task.stage).or_default().push(TaskMetrics {
+            task: task.task,
+            node,
+            elapsed_ms,
+            output_rows,
+            output_bytes,
+            spill_bytes: spilled_bytes,
+            operators: operators.into_iter().map(operator_metrics).collect(),
+        });
     }
-    drop(stream);
-    let operators = report::operators(&root);
-    let bytes: u64 = report::input_bytes(&operators).values().sum();
-    context.stats.change(|counts| counts.exchange_bytes += bytes);
-    let deadline = tokio::time::Instant::now() + reports_wait;
-    while n_finished < n_tasks {
-        match tokio::time::timeout_at(deadline, events.next()).await {
-            // All rows are out: what befalls a task now changes nothing any more.
-            Ok(Some((worker, Ok(event)))) => n_finished += usize::from(heard(context, (worker, Ok(event)), gathered)?),
-            _ => break,
-        }
-    }
-    Ok(operators)
-}
-
-/// Tells every worker of the query that a loss cannot be mended any more: what its exchanges retain is of no use.
-fn end_retention(context: &QueryContext, plan: &QueryPlan) -> impl Future<Output = ()> + use<> {
-    let (client, query) = (Arc::clone(context.engine.client()), context.query);
-    let placed = plan.placement.stages.values().flatten();
-    let workers: BTreeMap<String, WorkerAddress> =
-        placed.map(|task| (task.worker.id.clone(), address(&task.worker))).collect();
-    async move {
-        let tell = async |worker: WorkerAddress| {
-            if let Err(error) = client.end_retention(&worker, query, END_RETENTION_WAIT).await {
-                // It goes on holding more than it needs to, until the query ends.
-                debug!(query_id = %query, %worker, %error, "a worker was not told to end retention");
-            }
-        };
-        join_all(workers.into_values().map(tell)).await;
-    }
-}
-
-/// Whether it was the end of a task. Errs when a task failed or a worker is gone.
-fn heard(context: &QueryContext, (worker, event): Event, gathered: &mut Gathered) -> Result<bool, QueryError> {
-    match event {
-        Ok(TaskEvent::Accepted) => Ok(false),
-        Ok(TaskEvent::Finished { task, report }) => {
-            let TaskReport {
-                operators,
-                output_rows,
-                output_bytes,
-                spilled_bytes,
-                elapsed_ms,
-                input_bytes,
-                divisions_by_zero,
-                ..
-            } = *report;
-            context.warnings.add(divisions_by_zero);
-            context.stats.change(|counts| counts.exchange_bytes += input_bytes.values().sum::<u64>());
-            gathered.stages.entry(task.stage).or_default().push(TaskMetrics {
-                task: task.task,
-                node: worker.name,
-                elapsed_ms,
-                output_rows,
-                output_bytes,
-                spill_bytes: spilled_bytes,
-                operators: operators.into_iter().map(operator_metrics).collect(),
-            });
-            Ok(true)
-        }
-        Ok(TaskEvent::Failed { error, .. }) => Err(error.into()),
-        Err(error) => {
-            lost(context, &worker, &error);
-            Err(error.into())
-        }
-    }
+    Ok(outcome.root)
 }
 
 fn operator_metrics(report: OperatorReport) -> OperatorMetrics {

@@ -15,6 +15,11 @@ pub struct Counts {
     pub rows: u64,
     /// Bytes that tasks and the root read from tasks, over whichever link.
     pub exchange_bytes: u64,
+    /// How often something was run again after a failure or a loss.
+    pub restarts: u64,
+    /// Tasks that had a second attempt beside the first, and those of which the second was read.
+    pub speculated: u64,
+    pub overtaken: u64,
 }
 
 impl QueryStats {

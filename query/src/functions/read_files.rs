@@ -9,27 +9,28 @@ use datafusion::error::Result;
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 
 use super::arguments::{text, wrong};
+use crate::tables::TableError;
 use crate::tables::external::{FilesRequest, FilesTable, define};
 use crate::tables::files::FileKind;
-use crate::tables::{Roots, TableError};
+use crate::tables::sources::Sources;
 
 #[derive(Debug)]
 pub(super) struct ReadFiles {
     name: &'static str,
     format: FileKind,
-    roots: Arc<Roots>,
+    sources: Arc<Sources>,
 }
 
 impl ReadFiles {
-    pub fn new(name: &'static str, format: FileKind, roots: Arc<Roots>) -> Self {
-        Self { name, format, roots }
+    pub fn new(name: &'static str, format: FileKind, sources: Arc<Sources>) -> Self {
+        Self { name, format, sources }
     }
 
     async fn open(&self, session: &dyn Session, locations: Vec<String>) -> std::result::Result<FilesTable, TableError> {
         let reference = TableReference::bare(format!("{}({})", self.name, locations.join(", ")));
         let request = FilesRequest { format: Some(self.format), locations, ..FilesRequest::default() };
-        let def = define(session, &self.roots, request).await?;
-        Ok(FilesTable::new(reference, def, Arc::clone(&self.roots)))
+        let def = define(session, &self.sources, request).await?;
+        Ok(FilesTable::new(reference, def, Arc::clone(&self.sources)))
     }
 }
 
@@ -49,7 +50,7 @@ impl TableFunctionImpl for ReadFiles {
 ///
 /// On a runtime of several threads the others go on with this one's work; else a thread of its own does it, for the
 /// one that waits may be the only one.
-fn wait<T: Send>(work: impl Future<Output = T> + Send) -> std::io::Result<T> {
+pub(super) fn wait<T: Send>(work: impl Future<Output = T> + Send) -> std::io::Result<T> {
     match Handle::try_current() {
         Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
             Ok(tokio::task::block_in_place(|| handle.block_on(work)))

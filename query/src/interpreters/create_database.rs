@@ -8,14 +8,14 @@ use crate::catalog::DatabaseEngine;
 use crate::error::QueryError;
 use crate::session::Session;
 
-pub(super) fn run(session: &Session, create: &CreateDatabase) -> Result<Answer, QueryError> {
+pub(super) async fn run(session: &Session, create: &CreateDatabase) -> Result<Answer, QueryError> {
     let engine = match &create.engine {
         Some(engine) => DatabaseEngine::parse(&engine.name, &engine.options),
         None => Ok(DatabaseEngine::Default),
     };
-    let created = engine
-        .and_then(|engine| session.engine().catalog().create_database(&create.name.value, engine, create.if_not_exists))
-        .map_err(|error| QueryError::from_classified(&error))?;
+    let engine = engine.map_err(|error| QueryError::from_classified(&error))?;
+    let created = session.engine().catalog().create_database(&create.name.value, engine, create.if_not_exists).await;
+    let created = created.map_err(|error| QueryError::from_classified(&error))?;
     if !created {
         session.warn(ErrorCode::DatabaseExists, format!("database '{}' exists already", create.name.value));
     }

@@ -11,10 +11,12 @@ use sheaf_common::ErrorCode;
 use super::drop::table_name;
 use crate::answer::Answer;
 use crate::binder::Provider;
+use crate::catalog::connection::OPTION;
 use crate::catalog::{IfExists, TableDef};
 use crate::context::QueryContext;
 use crate::error::QueryError;
 use crate::session::Session;
+use crate::tables::delta;
 use crate::tables::external::{FilesRequest, define};
 use crate::tables::files::FileKind;
 
@@ -43,27 +45,42 @@ pub(super) async fn run(
     let columns = match create.columns.is_empty() {
         true => None,
         false => {
-            let provider = Provider { state: &context.session_state, tables: HashMap::new() };
+            let provider = Provider::new(&context.session_state, HashMap::new(), false);
             Some(Arc::new(SqlToRel::new(&provider).build_schema(create.columns)?))
         }
     };
     let format = FileKind::parse(&create.file_type).map_err(|error| QueryError::from_classified(&error))?;
     let unquoted = |name: &String| name.trim_matches(['`', '"']).to_owned();
+    let mut options: HashMap<_, _> =
+        create.options.iter().map(|(name, value)| (name.clone(), option_text(value.clone()))).collect();
+    let connection = connection_option(&create.options).map(|(option, _)| option.clone());
+    let connection = connection.and_then(|option| options.remove(&option));
+    let connection = engine.catalog().used_connection(connection.as_deref());
     let request = FilesRequest {
         format: Some(format),
         locations: create.locations,
         columns,
         partitions: create.table_partition_cols.iter().map(unquoted).collect(),
-        options: create.options.into_iter().map(|(name, value)| (name, option_text(value))).collect(),
+        options,
+        connection: connection.map_err(|error| QueryError::from_classified(&error))?,
     };
-    let files = define(&context.session_state, &engine.tables().roots, request)
-        .await
-        .map_err(|error| QueryError::Wire(crate::tables::wire(&error)))?;
-    let created = engine.catalog().create_table(&database, TableDef::new(&table, files), if_exists);
+    let sources = &engine.tables().sources;
+    let files = match format {
+        FileKind::Delta => delta::define(&context.session_state, sources, request).await,
+        _ => define(&context.session_state, sources, request).await,
+    };
+    let files = files.map_err(|error| QueryError::Wire(crate::tables::wire(&error)))?;
+    let created = engine.catalog().create_table(&database, TableDef::new(&table, files), if_exists).await;
     if !created.map_err(|error| QueryError::from_classified(&error))? {
         session.warn(ErrorCode::TableExists, format!("table '{database}.{table}' exists already"));
     }
     Ok(Answer::done())
+}
+
+/// The option that names a stored connection.
+pub(crate) fn connection_option(options: &[(String, Value)]) -> Option<(&String, String)> {
+    let option = options.iter().find(|(name, _)| name.eq_ignore_ascii_case(OPTION))?;
+    Some((&option.0, option_text(option.1.clone())))
 }
 
 fn option_text(value: Value) -> String {

@@ -4,11 +4,14 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
 
 use super::rows::{self, Rows};
+use crate::access::{Level, Privileges};
 use crate::answer::Answer;
-use crate::binder::{find_table, name_parts};
+use crate::binder::{find_table, name_parts, views};
 use crate::context::QueryContext;
 use crate::error::QueryError;
+use crate::managed::definition::ManagedColumn;
 use crate::tables::mysql_types::mysql_type;
+use crate::tables::view::View;
 
 pub(super) async fn run(
     context: &QueryContext,
@@ -30,7 +33,18 @@ pub(super) async fn columns(context: &QueryContext, parts: &[Ident], full: bool)
         false => &["Field", "Type", "Null", "Key", "Default", "Extra"],
     };
     let mut rows = Rows::new(names);
-    for field in found.table.schema().fields() {
+    let (database, table) = (&found.reference.schema, &found.reference.table);
+    let schema = match found.table.downcast_ref::<View>() {
+        Some(view) => views::columns(&context.session_state, view).await?,
+        None => found.table.schema(),
+    };
+    for field in schema.fields() {
+        let on_column = context.rights.on_column(database, table, field.name());
+        if on_column.is_global_only() {
+            continue;
+        }
+        let of_columns = on_column & Privileges::all_of(Level::Column);
+        let privileges = of_columns.names().to_lowercase().replace(", ", ",");
         let text = |it: &str| Some(it.to_owned());
         let mysql = mysql_type(field.data_type());
         let null = text(if field.is_nullable() { "YES" } else { "NO" });
@@ -38,7 +52,7 @@ pub(super) async fn columns(context: &QueryContext, parts: &[Ident], full: bool)
         let (name, column_type) = (Some(field.name().clone()), Some(mysql.column_type));
         rows.push(match full {
             true => {
-                vec![name, column_type, collation, null, text(""), None, text(""), text("select"), text("")]
+                vec![name, column_type, collation, null, text(""), None, text(""), Some(privileges), text("")]
             }
             false => vec![name, column_type, null, text(""), None, text("")],
         });
@@ -46,8 +60,8 @@ pub(super) async fn columns(context: &QueryContext, parts: &[Ident], full: bool)
     Ok(rows)
 }
 
-/// One column's line of `SHOW CREATE TABLE`.
-pub(super) fn column_definition(field: &Field) -> String {
+/// One column's line of `SHOW CREATE TABLE`, with what a managed table knows of it.
+pub(super) fn column_definition(field: &Field, managed: Option<&ManagedColumn>) -> String {
     let mysql = mysql_type(field.data_type());
     let name = field.name().replace('`', "``");
     // A TEXT or JSON has no default in MySQL's own output.
@@ -57,5 +71,12 @@ pub(super) fn column_definition(field: &Field) -> String {
         (true, DataType::Timestamp(..)) => " NULL DEFAULT NULL",
         (true, _) => " DEFAULT NULL",
     };
-    format!("  `{name}` {}{default}", mysql.column_type)
+    let default = match managed.and_then(|it| it.default.as_ref()) {
+        Some(value) if field.is_nullable() => format!(" DEFAULT {value}"),
+        Some(value) => format!(" NOT NULL DEFAULT {value}"),
+        None => default.to_owned(),
+    };
+    let comment = managed.and_then(|it| it.comment.as_ref());
+    let comment = comment.map(|it| format!(" COMMENT '{}'", it.replace('\'', "''"))).unwrap_or_default();
+    format!("  `{name}` {}{default}{comment}", mysql.column_type)
 }

@@ -10,6 +10,7 @@ use sheaf_planners::parser::{ExplainFormat, ExplainStatement};
 
 use super::query::logical_plan;
 use crate::answer::Answer;
+use crate::binder::views::SessionViews;
 use crate::context::QueryContext;
 use crate::coordinator;
 use crate::error::QueryError;
@@ -27,6 +28,9 @@ pub(super) async fn run(
 ) -> Result<Answer, QueryError> {
     let ExplainStatement { query, analyze, format } = statement;
     let plan = logical_plan(session, context, query.query, Some(values)).await?;
+    if let Some(views) = context.session_state.config().get_extension::<SessionViews>() {
+        views.need_explained(&context.rights)?;
+    }
     let lines = match format {
         ExplainFormat::Logical => {
             let plan = context.session_state.optimize(&plan)?;

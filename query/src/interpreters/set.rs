@@ -5,8 +5,8 @@ use std::sync::Arc;
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::Expr;
 use futures::TryStreamExt;
-use sheaf_common::ErrorCode;
 use sheaf_common::settings::Settings;
+use sheaf_common::{ErrorCode, WireError};
 use sheaf_planners::parser::{Assignment, AssignmentTarget, SqlDialect, StatementKind, VariableScope, parse};
 
 use super::{is_global, query::logical_plan, rewrite};
@@ -14,7 +14,7 @@ use crate::answer::Answer;
 use crate::context::QueryContext;
 use crate::error::QueryError;
 use crate::session::Session;
-use crate::variables::{Effect, Variables};
+use crate::variables::{Effect, Variables, is_global_only};
 
 /// DataFusion's options that a session may set: those of planning and running, none of what is where.
 const OPTIONS: [&str; 4] =
@@ -35,7 +35,15 @@ pub(super) async fn run(
 ) -> Result<Answer, QueryError> {
     for Assignment { target, value } in assignments {
         let value = evaluate(session, context, value, values).await?;
-        assign(session, &target, value)?;
+        let global_name = match &target {
+            AssignmentTarget::Variable { scope, name } if is_global(*scope) => Some(name.as_str()),
+            AssignmentTarget::Transaction { scope, name } if is_global(*scope) => Some(*name),
+            _ => None,
+        };
+        match global_name {
+            Some(name) => global(session, name, value.as_ref()).await?,
+            None => assign(session, &target, value)?,
+        }
     }
     Ok(Answer::done())
 }
@@ -77,14 +85,16 @@ fn assign(session: &Session, target: &AssignmentTarget, value: Option<ScalarValu
             let charset = value.filter(|it| !it.is_null()).map(|it| it.to_string());
             session.with_state(|state| state.variables.set_names(charset.as_deref(), collation.as_deref()))
         }
-        AssignmentTarget::Transaction { scope, name } => variable(session, *scope, name, value.as_ref()),
-        AssignmentTarget::Variable { scope, name } if Settings::contains(name) => {
-            setting(session, *scope, name, value.as_ref())
-        }
+        AssignmentTarget::Transaction { name, .. } => variable(session, name, value.as_ref()),
+        AssignmentTarget::Variable { name, .. } if Settings::contains(name) => setting(session, name, value.as_ref()),
         AssignmentTarget::Variable { name, .. } if name.starts_with("datafusion.") => {
             option(session, name, value.as_ref())
         }
-        AssignmentTarget::Variable { scope, name } => variable(session, *scope, name, value.as_ref()),
+        AssignmentTarget::Variable { name, .. } if is_global_only(name) => {
+            let text = format!("variable '{name}' is a GLOBAL variable and should be set with SET GLOBAL");
+            Err(WireError::new(ErrorCode::GlobalVariable, text).into())
+        }
+        AssignmentTarget::Variable { name, .. } => variable(session, name, value.as_ref()),
     }
 }
 
@@ -96,18 +106,21 @@ fn text_of(value: &ScalarValue) -> String {
     }
 }
 
-/// One of SheafDB's own settings.
-fn setting(session: &Session, scope: VariableScope, name: &str, value: Option<&ScalarValue>) -> Result<(), QueryError> {
-    let defaults = if is_global(scope) { Settings::default() } else { session.engine().globals().settings };
+/// What new sessions of every coordinator begin with.
+async fn global(session: &Session, name: &str, value: Option<&ScalarValue>) -> Result<(), QueryError> {
+    if session.engine().set_global(name, value).await? == Effect::Ignored {
+        session.warn(ErrorCode::UnknownVariable, format!("variable '{name}' has no effect here"));
+    }
+    Ok(())
+}
+
+/// One of SheafDB's own settings, for this session.
+fn setting(session: &Session, name: &str, value: Option<&ScalarValue>) -> Result<(), QueryError> {
     let text = match value {
         Some(value) => text_of(value),
-        None => defaults.get(name).unwrap_or_default(),
+        None => session.engine().globals().settings.get(name).unwrap_or_default(),
     };
-    let set = |settings: &mut Settings| settings.set(name, &text).map_err(QueryError::from);
-    match is_global(scope) {
-        true => session.engine().change_globals(|it| set(&mut it.settings)),
-        false => session.with_state(|state| set(&mut state.settings)),
-    }
+    session.with_state(|state| state.settings.set(name, &text).map_err(QueryError::from))
 }
 
 /// One of DataFusion's options, for this session.
@@ -147,19 +160,9 @@ fn option(session: &Session, name: &str, value: Option<&ScalarValue>) -> Result<
 }
 
 /// One of MySQL's variables.
-fn variable(
-    session: &Session,
-    scope: VariableScope,
-    name: &str,
-    value: Option<&ScalarValue>,
-) -> Result<(), QueryError> {
-    let effect = match is_global(scope) {
-        true => session.engine().change_globals(|it| it.variables.set(name, value, None)),
-        false => {
-            let globals: Variables = session.global_variables();
-            session.with_state(|state| state.variables.set(name, value, Some(&globals)))
-        }
-    };
+fn variable(session: &Session, name: &str, value: Option<&ScalarValue>) -> Result<(), QueryError> {
+    let globals: Variables = session.global_variables();
+    let effect = session.with_state(|state| state.variables.set(name, value, Some(&globals)));
     if effect? == Effect::Ignored {
         session.warn(ErrorCode::UnknownVariable, format!("variable '{name}' has no effect here"));
     }

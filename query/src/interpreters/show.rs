@@ -2,19 +2,22 @@
 
 mod constants;
 mod create;
+mod partitions;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
 use sheaf_planners::parser::{NothingToShow, Show, ShowFilter};
 
-use super::describe;
 use super::rows::Rows;
+use super::{account, connection, describe};
+use crate::access::Privilege;
 use crate::answer::Answer;
 use crate::binder::{find_table, name_parts};
 use crate::catalog::CatalogError;
 use crate::context::QueryContext;
 use crate::error::QueryError;
+use crate::processes;
 use crate::session::{Level, Session};
 
 /// Characters of a statement that `SHOW PROCESSLIST` shows without FULL.
@@ -25,7 +28,8 @@ pub(super) async fn run(session: &Session, context: &QueryContext, show: Show) -
     match show {
         Show::Databases { filter } => {
             let mut rows = Rows::new(&[&with_pattern("Database", filter.as_ref())]);
-            for database in session.engine().catalog().databases() {
+            let databases = session.engine().catalog().databases().into_iter();
+            for database in databases.filter(|it| context.rights.sees_database(&it.name)) {
                 rows.push(vec![Some(database.name)]);
             }
             rows.filtered(filter, 0, state)
@@ -36,6 +40,7 @@ pub(super) async fn run(session: &Session, context: &QueryContext, show: Show) -
             describe::columns(context, &parts, full).await?.filtered(filter, 0, state)
         }
         Show::CreateTable { table } => create::table(session, context, &name_parts(&table)?).await,
+        Show::CreateView { view } => create::view(context, &name_parts(&view)?).await,
         Show::CreateDatabase { name } => create::database(session, &name),
         Show::Variables { global, filter } => variables(session, global).filtered(filter, 0, state),
         Show::Status { filter } => status(session).filtered(filter, 0, state),
@@ -52,18 +57,26 @@ pub(super) async fn run(session: &Session, context: &QueryContext, show: Show) -
             rows.push(vec![Some(count.to_string())]);
             rows.answer()
         }
-        Show::Processlist { full } => processlist(session, full).answer(),
-        Show::TableStatus { database, filter } => table_status(session, database)?.filtered(filter, 0, state),
+        Show::Processlist { full } => processlist(session, context, full).await.answer(),
+        Show::TableStatus { database, filter } => table_status(session, context, database)?.filtered(filter, 0, state),
         Show::Index { table, database } => {
             // Errs if there is no such table; none has an index.
             find_table(state, &qualified(&table, database)?).await?;
             constants::indexes().answer()
         }
+        Show::Partitions { table, database, filter } => {
+            let table = ObjectName::from(qualified(&table, database)?);
+            partitions::run(session, context, table, filter).await
+        }
+        Show::Cluster => cluster(session).await?.answer(),
+        Show::Connections { filter } => connection::show(session, context, filter),
         Show::Engines => constants::engines().answer(),
         Show::Charset { filter } => constants::charsets().filtered(filter, 0, state),
         Show::Collation { filter } => constants::collations().filtered(filter, 0, state),
         Show::Plugins => constants::plugins().answer(),
-        Show::Grants => grants(session).answer(),
+        Show::Grants { of, using } => account::grants(session, context, &of, &using)?.answer(),
+        Show::CreateUser { user } => account::create_statement(session, context, &user)?.answer(),
+        Show::None(NothingToShow::Privileges) => constants::privileges().answer(),
         Show::None(kind) => constants::nothing(kind).answer(),
     }
 }
@@ -104,14 +117,38 @@ fn tables(
         true => Rows::new(&[&name, "Table_type"]),
         false => Rows::new(&[&name]),
     };
-    for table in session.engine().catalog().tables(&database).map_err(catalog_error)? {
-        let mut row = vec![Some(table.name)];
-        if full {
-            row.push(Some(table.table_type.to_owned()));
+    let catalog = session.engine().catalog();
+    match full {
+        true => {
+            let tables = catalog.tables(&database).map_err(catalog_error)?.into_iter();
+            for table in tables.filter(|it| context.rights.sees_table(&database, &it.name)) {
+                rows.push(vec![Some(table.name), Some(table.table_type.to_owned())]);
+            }
         }
-        rows.push(row);
+        // Without a look at their columns.
+        false => {
+            let names = catalog.table_names(&database).map_err(catalog_error)?.into_iter();
+            for name in names.filter(|it| context.rights.sees_table(&database, it)) {
+                rows.push(vec![Some(name)]);
+            }
+        }
     }
     rows.filtered(filter, 0, &context.session_state)
+}
+
+/// The nodes, and what each does for the metadata.
+async fn cluster(session: &Session) -> Result<Rows, QueryError> {
+    let system = &session.engine().tables().system;
+    let (nodes, replicas) = (system.nodes().await?, system.replicas().await?);
+    let mut rows = Rows::new(&["Node", "Role", "State", "Address", "Version", "Cores", "Metadata"]);
+    for node in nodes {
+        let replica = replicas.iter().find(|it| it.node == node.name);
+        let address = (!node.host.is_empty()).then(|| format!("{}:{}", node.host, node.port));
+        let (version, cores) = (Some(node.version), (node.cores > 0).then(|| node.cores.to_string()));
+        let metadata = replica.map(|it| it.role.clone());
+        rows.push(vec![Some(node.name), Some(node.role), Some(node.state), address, version, cores, metadata]);
+    }
+    Ok(rows)
 }
 
 fn catalog_error(error: CatalogError) -> QueryError {
@@ -142,8 +179,8 @@ fn status(session: &Session) -> Rows {
     let uptime = engine.started().elapsed().unwrap_or_default().as_secs();
     let mut rows = Rows::new(&["Variable_name", "Value"]);
     for (name, value) in [
-        ("Ssl_cipher", String::new()),
-        ("Ssl_version", String::new()),
+        ("Ssl_cipher", session.tls().map(|it| it.cipher.clone()).unwrap_or_default()),
+        ("Ssl_version", session.tls().map(|it| it.version.to_owned()).unwrap_or_default()),
         ("Threads_connected", processes.len().to_string()),
         ("Threads_running", n_running.to_string()),
         ("Uptime", uptime.to_string()),
@@ -157,6 +194,9 @@ fn status(session: &Session) -> Rows {
             ("Sheaf_last_query_tasks", counts.tasks.to_string()),
             ("Sheaf_last_query_rows", counts.rows.to_string()),
             ("Sheaf_last_query_exchange_bytes", counts.exchange_bytes.to_string()),
+            ("Sheaf_last_query_restarts", counts.restarts.to_string()),
+            ("Sheaf_last_query_speculative_attempts", counts.speculated.to_string()),
+            ("Sheaf_last_query_overtaken_tasks", counts.overtaken.to_string()),
         ] {
             rows.push(vec![Some(name.to_owned()), Some(value)]);
         }
@@ -201,11 +241,15 @@ fn warnings(session: &Session, limit: Option<(u64, u64)>, errors_only: bool) -> 
     rows
 }
 
-fn processlist(session: &Session, full: bool) -> Rows {
+async fn processlist(session: &Session, context: &QueryContext, full: bool) -> Rows {
+    let sees_all = context.rights.global().has(Privilege::Process);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
     let mut rows = Rows::new(&["#Id", "User", "Host", "db", "Command", "#Time", "State", "Info"]);
-    for it in session.engine().processes() {
+    for it in processes::all(session.engine()).await {
+        if !sees_all && it.user != session.user() {
+            continue;
+        }
         let text = match full {
             true => it.statement,
             false => it.statement.map(|text| text.chars().take(PROCESS_TEXT_CHARACTERS).collect()),
@@ -225,14 +269,7 @@ fn processlist(session: &Session, full: bool) -> Rows {
     rows
 }
 
-fn grants(session: &Session) -> Rows {
-    let user = session.user();
-    let mut rows = Rows::new(&[&format!("Grants for {user}@%")]);
-    rows.push(vec![Some(format!("GRANT ALL PRIVILEGES ON *.* TO `{user}`@`%`"))]);
-    rows
-}
-
-fn table_status(session: &Session, database: Option<String>) -> Result<Rows, QueryError> {
+fn table_status(session: &Session, context: &QueryContext, database: Option<String>) -> Result<Rows, QueryError> {
     let database = database_or_current(session, database)?;
     let mut rows = Rows::new(&[
         "Name",
@@ -254,9 +291,20 @@ fn table_status(session: &Session, database: Option<String>) -> Result<Rows, Que
         "Create_options",
         "Comment",
     ]);
-    for table in session.engine().catalog().tables(&database).map_err(catalog_error)? {
+    let tables = session.engine().catalog().tables(&database).map_err(catalog_error)?;
+    for table in tables.into_iter().filter(|it| context.rights.sees_table(&database, &it.name)) {
         let text = |it: &str| Some(it.to_owned());
         let created = table.created_ms.and_then(chrono::DateTime::from_timestamp_millis);
+        if table.is_view() {
+            // As MySQL has it: nothing is known but that it is there.
+            let mut row = vec![Some(table.name)];
+            row.extend(std::iter::repeat_n(None, 10));
+            row.push(created.map(|it| it.format("%Y-%m-%d %H:%M:%S").to_string()));
+            row.extend(std::iter::repeat_n(None, 5));
+            row.push(text("VIEW"));
+            rows.push(row);
+            continue;
+        }
         let mut row = vec![Some(table.name), text(table.engine), text("10"), text("Dynamic")];
         row.extend([None, None, None, None, None, None, None]);
         row.extend([created.map(|it| it.format("%Y-%m-%d %H:%M:%S").to_string()), None, None]);

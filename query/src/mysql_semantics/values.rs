@@ -24,9 +24,9 @@ pub fn literal(value: &ScalarValue) -> Expr {
         ScalarValue::Float64(Some(value)) if !value.is_finite() => {
             cast(text(value.to_string()), SqlType::Double(ExactNumberInfo::None))
         }
-        // With its point or exponent, so that 2.0 does not become an integer.
-        ScalarValue::Float32(Some(value)) => number(format!("{value:?}")),
-        ScalarValue::Float64(Some(value)) => number(format!("{value:?}")),
+        // As a number with a point it would be a decimal in a MySQL session.
+        ScalarValue::Float32(Some(value)) => cast(text(format!("{value:?}")), SqlType::Double(ExactNumberInfo::None)),
+        ScalarValue::Float64(Some(value)) => cast(text(format!("{value:?}")), SqlType::Double(ExactNumberInfo::None)),
         other => match other.data_type() {
             data_type if data_type.is_integer() => number(other.to_string()),
             DataType::Decimal32(precision, scale)

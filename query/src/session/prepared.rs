@@ -1,9 +1,11 @@
 //! A statement that was read and described, to be run with values.
 
+use std::sync::Arc;
+
 use arrow::datatypes::{DataType, SchemaRef};
 use sheaf_planners::parser::{Statement, on_big_stack};
 
-/// Planned again at each run, so that it sees the tables as they are then.
+/// Sees the tables as they are at each run: it is planned again, or its plan looks them up.
 #[derive(Debug)]
 pub struct Prepared {
     statement: Statement,
@@ -21,6 +23,10 @@ impl Prepared {
     /// The text as it was prepared.
     pub fn text(&self) -> &str {
         &self.statement.text
+    }
+
+    pub(super) fn shared_text(&self) -> Arc<str> {
+        Arc::clone(&self.statement.text)
     }
 
     pub(super) fn statement(&self) -> Statement {

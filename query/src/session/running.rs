@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use sheaf_common::QueryId;
+use parking_lot::Mutex;
+use sheaf_common::Classify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{Session, is_cancellation};
+use crate::activity::Activity;
 use crate::context::QueryContext;
+use crate::coordinator::Counts;
 use crate::error::QueryError;
 use crate::metrics;
+use crate::query_log::LogEntry;
 use crate::system::ProcessRow;
 
 /// Why a statement was ended before its end.
@@ -25,11 +29,26 @@ pub(super) enum EndReason {
     Dropped = 3,
 }
 
+/// What the query log says of a statement.
+#[derive(Debug, Default)]
+struct Outcome {
+    planned: Option<Duration>,
+    rows: u64,
+    counts: Counts,
+    /// Whether it came to its end, with an error or without.
+    is_over: bool,
+    /// It goes on as another one, which tells of it.
+    is_void: bool,
+    error: Option<(u16, String)>,
+}
+
 pub(super) struct Running {
-    query: QueryId,
+    activity: Arc<Activity>,
     text: Arc<str>,
     started: SystemTime,
     cancel: CancellationToken,
+    begun: Instant,
+    outcome: Mutex<Outcome>,
     /// An [`EndReason`], 0 while there is none; the first one counts.
     reason: AtomicU8,
 }
@@ -39,9 +58,11 @@ impl Running {
     pub fn begin(session: &Arc<Session>, context: &QueryContext) -> RunningGuard {
         metrics::started();
         let running = Arc::new(Self {
-            query: context.query,
+            activity: Arc::clone(&context.activity),
             text: Arc::clone(&context.text),
             started: SystemTime::now(),
+            begun: Instant::now(),
+            outcome: Mutex::default(),
             cancel: context.cancel.clone(),
             reason: AtomicU8::new(0),
         });
@@ -58,6 +79,20 @@ impl Running {
             });
         }
         RunningGuard { session: Arc::clone(session), running, _deadline: deadline }
+    }
+
+    /// Its plan runs; what comes now are rows.
+    pub fn planned(&self) {
+        self.outcome.lock().planned = Some(self.begun.elapsed());
+    }
+
+    /// It is over: how many rows there were, or why it failed.
+    pub fn over(&self, rows: u64, counts: Option<Counts>, error: Option<&QueryError>) {
+        let mut outcome = self.outcome.lock();
+        outcome.rows = rows;
+        outcome.counts = counts.unwrap_or_default();
+        outcome.error = error.map(|it| (it.code().numbers().mysql, it.to_string()));
+        outcome.is_over = true;
     }
 
     pub fn end(&self, reason: EndReason) {
@@ -102,11 +137,50 @@ impl RunningGuard {
     pub fn session(&self) -> &Session {
         &self.session
     }
+
+    /// Nothing is told of it: the statement begins again.
+    pub fn forget(self) {
+        metrics::finished();
+        self.running.outcome.lock().is_void = true;
+    }
+}
+
+impl RunningGuard {
+    fn entry(&self) -> LogEntry {
+        let (session, running) = (&self.session, &self.running);
+        let total = running.begun.elapsed();
+        let micros = |it: Duration| u64::try_from(it.as_micros()).unwrap_or(u64::MAX);
+        let started = running.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut outcome = running.outcome.lock();
+        if !outcome.is_over {
+            // Its rows were not read to the end: killed, too late, or nobody wanted them.
+            let error = running.error();
+            outcome.error = Some((error.code().numbers().mysql, error.to_string()));
+        }
+        let planned = outcome.planned.unwrap_or(total);
+        LogEntry {
+            query_id: running.activity.query().to_string(),
+            connection_id: session.connection_id,
+            user: session.user.clone(),
+            client_host: session.client_host.clone(),
+            database: session.database(),
+            statement: running.text.to_string(),
+            started_ms: i64::try_from(started.as_millis()).unwrap_or(i64::MAX),
+            planning_us: micros(planned),
+            reading_us: micros(total.saturating_sub(planned)),
+            rows: outcome.rows,
+            counts: outcome.counts,
+            error: outcome.error.take(),
+        }
+    }
 }
 
 impl Drop for RunningGuard {
     fn drop(&mut self) {
         self.running.end(EndReason::Dropped);
+        if !self.running.outcome.lock().is_void {
+            self.session.engine.log().add(self.entry());
+        }
         let mut current = self.session.running.lock();
         current.0.retain(|it| !Arc::ptr_eq(it, &self.running));
         if current.0.is_empty() {
@@ -129,9 +203,9 @@ pub(super) fn process(session: &Session) -> ProcessRow {
         client_host: session.client_host.clone(),
         database: session.database(),
         command: if running.is_some() { "Query" } else { "Sleep" }.to_owned(),
-        state: if running.is_some() { "executing" } else { "" }.to_owned(),
+        state: running.as_ref().map(|it| it.activity.state()).unwrap_or_default(),
         since_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-        query_id: running.as_ref().map(|it| it.query.to_string()),
+        query_id: running.as_ref().map(|it| it.activity.query().to_string()),
         statement: running.map(|it| it.text.to_string()),
     }
 }

@@ -1,12 +1,14 @@
 //! What the statements of a session change.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use datafusion::common::ScalarValue;
 use sheaf_common::settings::Settings;
 use sheaf_common::{Classify, QueryId};
+use sheaf_planners::parser::Statement;
 use sheaf_planners::warnings::QueryWarnings;
 
+use crate::access::AccountName;
 use crate::context::QueryContext;
 use crate::coordinator::Counts;
 use crate::error::QueryError;
@@ -56,6 +58,12 @@ pub(crate) struct State {
     /// Whether the last statement asked about those.
     pub is_diagnostic: bool,
     pub in_transaction: bool,
+    /// What the client logged in with.
+    pub login_collation: u16,
+    /// What `PREPARE` was given, by name in small letters.
+    pub prepared: HashMap<String, Statement>,
+    /// Those that are on.
+    pub roles: BTreeSet<AccountName>,
     /// Rows of the last answer with rows.
     pub found_rows: i64,
     /// Rows that the last statement changed; -1 after one that answered with rows.
@@ -76,6 +84,9 @@ impl State {
             warning_total: 0,
             is_diagnostic: false,
             in_transaction: false,
+            login_collation: 0,
+            prepared: HashMap::new(),
+            roles: BTreeSet::new(),
             found_rows: 0,
             row_count: 0,
             last_query: None,

@@ -1,6 +1,7 @@
 //! The rows of an answer on their way to the client.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,6 +12,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{Stream, StreamExt, TryStreamExt, ready};
+use sheaf_flight::error::{external, from_panic};
 use sheaf_planners::parser::OutputName;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -61,11 +63,13 @@ impl AnswerStream {
         let session = guard.session();
         match error {
             None => {
+                guard.running().over(self.n_rows, self.context.stats.counts(), None);
                 session.with_state(|state| state.read(self.n_rows, &self.context));
                 None
             }
             Some(error) => {
                 let error = guard.running().reason_for(QueryError::from(error));
+                guard.running().over(self.n_rows, self.context.stats.counts(), Some(&error));
                 session.with_state(|state| state.fail(&error));
                 Some(error.into())
             }
@@ -89,7 +93,10 @@ impl Stream for AnswerStream {
             return this.fail(QueryError::Interrupted.into());
         }
         let Some(rows) = &mut this.rows else { return Poll::Ready(None) };
-        match ready!(rows.poll_next_unpin(cx)) {
+        // A panic of the root ends the statement, not the session: what panicked is thrown away with the rows.
+        let polled = catch_unwind(AssertUnwindSafe(|| rows.poll_next_unpin(cx)));
+        let polled = polled.unwrap_or_else(|panic| Poll::Ready(Some(Err(external(from_panic(panic.as_ref()))))));
+        match ready!(polled) {
             Some(Ok(batch)) => {
                 this.n_rows += batch.num_rows() as u64;
                 match this.renamed(batch) {

@@ -5,6 +5,7 @@ use sheaf_common::settings::Settings;
 use sheaf_planners::parser::VariableScope;
 
 use super::Session;
+use crate::access::{AccountName, Identity};
 use crate::error::QueryError;
 use crate::mysql_semantics::SessionValues;
 use crate::variables::MYSQL_VERSION;
@@ -40,8 +41,15 @@ impl SessionValues for Session {
             "version" if self.is_mysql() => ScalarValue::from(MYSQL_VERSION),
             "database" | "schema" => ScalarValue::Utf8(state.database.clone()),
             "user" | "session_user" | "system_user" => ScalarValue::from(format!("{}@{}", self.user, self.client_host)),
-            "current_user" => ScalarValue::from(format!("{}@%", self.user)),
-            "current_role" => ScalarValue::from("NONE"),
+            "current_user" => ScalarValue::from(match self.identity() {
+                Identity::Account(account) => account.plain(),
+                Identity::Embedder => format!("{}@%", self.user),
+            }),
+            "current_role" if state.roles.is_empty() => ScalarValue::from("NONE"),
+            "current_role" => {
+                let roles: Vec<String> = state.roles.iter().map(AccountName::in_backticks).collect();
+                ScalarValue::from(roles.join(","))
+            }
             "connection_id" => count(self.connection_id),
             "last_insert_id" => ScalarValue::Int64(Some(0)),
             "found_rows" => ScalarValue::Int64(Some(state.found_rows)),

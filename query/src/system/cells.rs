@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use arrow::array::{Int64Array, TimestampMicrosecondArray, UInt64Array};
+use arrow::array::{Float64Array, Int64Array, TimestampMicrosecondArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::error::Result;
 
@@ -14,6 +14,7 @@ pub(super) enum Cell {
     Text(String),
     Int(i64),
     UInt(u64),
+    Float(f64),
     Time(i64),
 }
 
@@ -49,6 +50,12 @@ impl From<u64> for Cell {
     }
 }
 
+impl From<f64> for Cell {
+    fn from(value: f64) -> Self {
+        Self::Float(value)
+    }
+}
+
 impl<T: Into<Cell>> From<Option<T>> for Cell {
     fn from(value: Option<T>) -> Self {
         value.map_or(Cell::Null, Into::into)
@@ -67,7 +74,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Reads `NAME:kind` pairs; a kind is `s` text, `i` bigint, `u` unsigned bigint, `t` time, and `?` allows NULL.
+    /// Reads `NAME:kind` pairs; a kind is `s` text, `i` bigint, `u` unsigned bigint, `f` double, `t` time, and `?` allows NULL.
     ///
     /// Panics on any other: the texts are constants, and a test scans every table.
     pub fn parse(columns: &'static str) -> Self {
@@ -77,6 +84,7 @@ impl Shape {
                 "s" => DataType::Utf8,
                 "i" => DataType::Int64,
                 "u" => DataType::UInt64,
+                "f" => DataType::Float64,
                 "t" => DataType::Timestamp(TimeUnit::Microsecond, None),
                 other => panic!("column {name} has no kind {other}"),
             };
@@ -118,6 +126,7 @@ fn array(field: &Field, cells: Vec<Cell>) -> Result<ArrayRef> {
     match field.data_type() {
         DataType::Int64 => of!(Int64Array, Cell::Int(value) => value),
         DataType::UInt64 => of!(UInt64Array, Cell::UInt(value) => value),
+        DataType::Float64 => of!(Float64Array, Cell::Float(value) => value),
         DataType::Timestamp(..) => {
             of!(TimestampMicrosecondArray, Cell::Time(ms) => ms.saturating_mul(1000))
         }

@@ -5,7 +5,8 @@ use sheaf_common::WireError;
 use super::cells::{Cell, Row, row};
 use super::own::{all_tables, elapsed_ms};
 use crate::catalog::provider::Tables;
-use crate::catalog::{CATALOG, TableInfo};
+use crate::catalog::{CATALOG, TableInfo, TableSource};
+use crate::managed::definition::ManagedDef;
 use crate::tables::mysql_types::mysql_type;
 
 const CHARSET: &str = "utf8mb4";
@@ -21,8 +22,34 @@ const COLLATIONS: &[(&str, &str, u64, &str)] = &[
     ("utf8mb4_unicode_ci", CHARSET, 224, ""),
 ];
 
+const ROLE_AUTHORIZATIONS: &str = "USER:s? HOST:s? GRANTEE:s? GRANTEE_HOST:s? ROLE_NAME:s? ROLE_HOST:s? IS_GRANTABLE:s \
+                                   IS_DEFAULT:s? IS_MANDATORY:s";
+
+/// Words that cannot be names without quotes, as clients ask for them to quote by.
+const RESERVED: &str = "ACCESSIBLE ADD ALL ALTER ANALYZE AND AS ASC ASENSITIVE BEFORE BETWEEN BIGINT BINARY BLOB BOTH BY \
+    CALL CASCADE CASE CHANGE CHAR CHARACTER CHECK COLLATE COLUMN CONDITION CONSTRAINT CONTINUE CONVERT CREATE CROSS CUBE \
+    CUME_DIST CURRENT_DATE CURRENT_TIME CURRENT_TIMESTAMP CURRENT_USER CURSOR DATABASE DATABASES DAY_HOUR \
+    DAY_MICROSECOND DAY_MINUTE DAY_SECOND DEC DECIMAL DECLARE DEFAULT DELAYED DELETE DENSE_RANK DESC DESCRIBE \
+    DETERMINISTIC DISTINCT DISTINCTROW DIV DOUBLE DROP DUAL EACH ELSE ELSEIF EMPTY ENCLOSED ESCAPED EXCEPT EXISTS EXIT \
+    EXPLAIN FALSE FETCH FIRST_VALUE FLOAT FLOAT4 FLOAT8 FOR FORCE FOREIGN FROM FULLTEXT FUNCTION GENERATED GET GRANT \
+    GROUP GROUPING GROUPS HAVING HIGH_PRIORITY HOUR_MICROSECOND HOUR_MINUTE HOUR_SECOND IF IGNORE IN INDEX INFILE INNER \
+    INOUT INSENSITIVE INSERT INT INT1 INT2 INT3 INT4 INT8 INTEGER INTERSECT INTERVAL INTO IO_AFTER_GTIDS IO_BEFORE_GTIDS \
+    IS ITERATE JOIN JSON_TABLE KEY KEYS KILL LAG LAST_VALUE LATERAL LEAD LEADING LEAVE LEFT LIKE LIMIT LINEAR LINES LOAD \
+    LOCALTIME LOCALTIMESTAMP LOCK LONG LONGBLOB LONGTEXT LOOP LOW_PRIORITY MANUAL MATCH MAXVALUE MEDIUMBLOB MEDIUMINT \
+    MEDIUMTEXT MIDDLEINT MINUTE_MICROSECOND MINUTE_SECOND MOD MODIFIES NATURAL NOT NO_WRITE_TO_BINLOG NTH_VALUE NTILE \
+    NULL NUMERIC OF ON OPTIMIZE OPTIMIZER_COSTS OPTION OPTIONALLY OR ORDER OUT OUTER OUTFILE OVER PARALLEL PARTITION \
+    PERCENT_RANK PRECISION PRIMARY PROCEDURE PURGE QUALIFY RANGE RANK READ READS READ_WRITE REAL RECURSIVE REFERENCES \
+    REGEXP RELEASE RENAME REPEAT REPLACE REQUIRE RESIGNAL RESTRICT RETURN REVOKE RIGHT RLIKE ROW ROWS ROW_NUMBER SCHEMA \
+    SCHEMAS SECOND_MICROSECOND SELECT SENSITIVE SEPARATOR SET SHOW SIGNAL SMALLINT SPATIAL SPECIFIC SQL SQLEXCEPTION \
+    SQLSTATE SQLWARNING SQL_BIG_RESULT SQL_CALC_FOUND_ROWS SQL_SMALL_RESULT SSL STARTING STORED STRAIGHT_JOIN SYSTEM \
+    TABLE TABLESAMPLE TERMINATED THEN TINYBLOB TINYINT TINYTEXT TO TRAILING TRIGGER TRUE UNDO UNION UNIQUE UNLOCK UNSIGNED \
+    UPDATE USAGE USE USING UTC_DATE UTC_TIME UTC_TIMESTAMP VALUES VARBINARY VARCHAR VARCHARACTER VARYING VIRTUAL WHEN \
+    WHERE WHILE WINDOW WITH WRITE XOR YEAR_MONTH ZEROFILL";
+
 /// Names and columns, as [`super::cells::Shape`] reads them.
 pub(super) const TABLES: &[(&str, &str)] = &[
+    ("ADMINISTRABLE_ROLE_AUTHORIZATIONS", ROLE_AUTHORIZATIONS),
+    ("APPLICABLE_ROLES", ROLE_AUTHORIZATIONS),
     ("CHARACTER_SETS", "CHARACTER_SET_NAME:s DEFAULT_COLLATE_NAME:s DESCRIPTION:s MAXLEN:u"),
     ("CHECK_CONSTRAINTS", "CONSTRAINT_CATALOG:s CONSTRAINT_SCHEMA:s CONSTRAINT_NAME:s CHECK_CLAUSE:s"),
     ("COLLATIONS", "COLLATION_NAME:s CHARACTER_SET_NAME:s ID:u IS_DEFAULT:s IS_COMPILED:s SORTLEN:u PAD_ATTRIBUTE:s"),
@@ -35,10 +62,15 @@ pub(super) const TABLES: &[(&str, &str)] = &[
          PRIVILEGES:s COLUMN_COMMENT:s GENERATION_EXPRESSION:s SRS_ID:u?",
     ),
     (
+        "COLUMNS_EXTENSIONS",
+        "TABLE_CATALOG:s TABLE_SCHEMA:s TABLE_NAME:s COLUMN_NAME:s ENGINE_ATTRIBUTE:s? SECONDARY_ENGINE_ATTRIBUTE:s?",
+    ),
+    (
         "COLUMN_PRIVILEGES",
         "GRANTEE:s TABLE_CATALOG:s TABLE_SCHEMA:s TABLE_NAME:s COLUMN_NAME:s PRIVILEGE_TYPE:s IS_GRANTABLE:s",
     ),
     ("COLUMN_STATISTICS", "SCHEMA_NAME:s TABLE_NAME:s COLUMN_NAME:s HISTOGRAM:s"),
+    ("ENABLED_ROLES", "ROLE_NAME:s? ROLE_HOST:s? IS_DEFAULT:s? IS_MANDATORY:s"),
     ("ENGINES", "ENGINE:s SUPPORT:s COMMENT:s TRANSACTIONS:s? XA:s? SAVEPOINTS:s?"),
     (
         "EVENTS",
@@ -63,6 +95,7 @@ pub(super) const TABLES: &[(&str, &str)] = &[
          COLUMN_NAME:s ORDINAL_POSITION:u POSITION_IN_UNIQUE_CONSTRAINT:u? REFERENCED_TABLE_SCHEMA:s? \
          REFERENCED_TABLE_NAME:s? REFERENCED_COLUMN_NAME:s?",
     ),
+    ("OPTIMIZER_TRACE", "QUERY:s TRACE:s MISSING_BYTES_BEYOND_MAX_MEM_SIZE:i INSUFFICIENT_PRIVILEGES:i"),
     (
         "PARAMETERS",
         "SPECIFIC_CATALOG:s SPECIFIC_SCHEMA:s SPECIFIC_NAME:s ORDINAL_POSITION:u PARAMETER_MODE:s? PARAMETER_NAME:s? \
@@ -84,10 +117,35 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ),
     ("PROCESSLIST", "ID:u USER:s HOST:s DB:s? COMMAND:s TIME:i STATE:s? INFO:s?"),
     (
+        "PROFILING",
+        "QUERY_ID:i SEQ:i STATE:s DURATION:f CPU_USER:f? CPU_SYSTEM:f? CONTEXT_VOLUNTARY:i? CONTEXT_INVOLUNTARY:i? \
+         BLOCK_OPS_IN:i? BLOCK_OPS_OUT:i? MESSAGES_SENT:i? MESSAGES_RECEIVED:i? PAGE_FAULTS_MAJOR:i? \
+         PAGE_FAULTS_MINOR:i? SWAPS:i? SOURCE_FUNCTION:s? SOURCE_FILE:s? SOURCE_LINE:i?",
+    ),
+    (
         "REFERENTIAL_CONSTRAINTS",
         "CONSTRAINT_CATALOG:s CONSTRAINT_SCHEMA:s CONSTRAINT_NAME:s UNIQUE_CONSTRAINT_CATALOG:s \
          UNIQUE_CONSTRAINT_SCHEMA:s UNIQUE_CONSTRAINT_NAME:s? MATCH_OPTION:s UPDATE_RULE:s DELETE_RULE:s TABLE_NAME:s \
          REFERENCED_TABLE_NAME:s",
+    ),
+    (
+        "RESOURCE_GROUPS",
+        "RESOURCE_GROUP_NAME:s RESOURCE_GROUP_TYPE:s RESOURCE_GROUP_ENABLED:i VCPU_IDS:s? THREAD_PRIORITY:i",
+    ),
+    (
+        "ROLE_COLUMN_GRANTS",
+        "GRANTOR:s? GRANTOR_HOST:s? GRANTEE:s GRANTEE_HOST:s TABLE_CATALOG:s TABLE_SCHEMA:s TABLE_NAME:s COLUMN_NAME:s \
+         PRIVILEGE_TYPE:s IS_GRANTABLE:s",
+    ),
+    (
+        "ROLE_ROUTINE_GRANTS",
+        "GRANTOR:s? GRANTOR_HOST:s? GRANTEE:s GRANTEE_HOST:s SPECIFIC_CATALOG:s SPECIFIC_SCHEMA:s SPECIFIC_NAME:s \
+         ROUTINE_CATALOG:s ROUTINE_SCHEMA:s ROUTINE_NAME:s PRIVILEGE_TYPE:s IS_GRANTABLE:s",
+    ),
+    (
+        "ROLE_TABLE_GRANTS",
+        "GRANTOR:s? GRANTOR_HOST:s? GRANTEE:s GRANTEE_HOST:s TABLE_CATALOG:s TABLE_SCHEMA:s TABLE_NAME:s \
+         PRIVILEGE_TYPE:s IS_GRANTABLE:s",
     ),
     (
         "ROUTINES",
@@ -103,6 +161,7 @@ pub(super) const TABLES: &[(&str, &str)] = &[
         "CATALOG_NAME:s SCHEMA_NAME:s DEFAULT_CHARACTER_SET_NAME:s DEFAULT_COLLATION_NAME:s SQL_PATH:s? \
          DEFAULT_ENCRYPTION:s",
     ),
+    ("SCHEMATA_EXTENSIONS", "CATALOG_NAME:s SCHEMA_NAME:s OPTIONS:s?"),
     ("SCHEMA_PRIVILEGES", "GRANTEE:s TABLE_CATALOG:s TABLE_SCHEMA:s PRIVILEGE_TYPE:s IS_GRANTABLE:s"),
     (
         "STATISTICS",
@@ -111,15 +170,39 @@ pub(super) const TABLES: &[(&str, &str)] = &[
          INDEX_COMMENT:s IS_VISIBLE:s EXPRESSION:s?",
     ),
     (
+        "ST_GEOMETRY_COLUMNS",
+        "TABLE_CATALOG:s TABLE_SCHEMA:s TABLE_NAME:s COLUMN_NAME:s SRS_NAME:s? SRS_ID:u? GEOMETRY_TYPE_NAME:s",
+    ),
+    (
+        "ST_SPATIAL_REFERENCE_SYSTEMS",
+        "SRS_NAME:s SRS_ID:u ORGANIZATION:s? ORGANIZATION_COORDSYS_ID:u? DEFINITION:s DESCRIPTION:s?",
+    ),
+    ("ST_UNITS_OF_MEASURE", "UNIT_NAME:s UNIT_TYPE:s CONVERSION_FACTOR:f DESCRIPTION:s?"),
+    (
         "TABLES",
         "TABLE_CATALOG:s TABLE_SCHEMA:s TABLE_NAME:s TABLE_TYPE:s ENGINE:s? VERSION:i? ROW_FORMAT:s? TABLE_ROWS:u? \
          AVG_ROW_LENGTH:u? DATA_LENGTH:u? MAX_DATA_LENGTH:u? INDEX_LENGTH:u? DATA_FREE:u? AUTO_INCREMENT:u? \
          CREATE_TIME:t? UPDATE_TIME:t? CHECK_TIME:t? TABLE_COLLATION:s? CHECKSUM:i? CREATE_OPTIONS:s? TABLE_COMMENT:s",
     ),
     (
+        "TABLESPACES",
+        "TABLESPACE_NAME:s ENGINE:s TABLESPACE_TYPE:s? LOGFILE_GROUP_NAME:s? EXTENT_SIZE:u? AUTOEXTEND_SIZE:u? \
+         MAXIMUM_SIZE:u? NODEGROUP_ID:u? TABLESPACE_COMMENT:s?",
+    ),
+    ("TABLESPACES_EXTENSIONS", "TABLESPACE_NAME:s ENGINE_ATTRIBUTE:s?"),
+    (
+        "TABLES_EXTENSIONS",
+        "TABLE_CATALOG:s TABLE_SCHEMA:s TABLE_NAME:s ENGINE_ATTRIBUTE:s? SECONDARY_ENGINE_ATTRIBUTE:s?",
+    ),
+    (
         "TABLE_CONSTRAINTS",
         "CONSTRAINT_CATALOG:s CONSTRAINT_SCHEMA:s CONSTRAINT_NAME:s TABLE_SCHEMA:s TABLE_NAME:s CONSTRAINT_TYPE:s \
          ENFORCED:s",
+    ),
+    (
+        "TABLE_CONSTRAINTS_EXTENSIONS",
+        "CONSTRAINT_CATALOG:s CONSTRAINT_SCHEMA:s CONSTRAINT_NAME:s TABLE_NAME:s ENGINE_ATTRIBUTE:s? \
+         SECONDARY_ENGINE_ATTRIBUTE:s?",
     ),
     ("TABLE_PRIVILEGES", "GRANTEE:s TABLE_CATALOG:s TABLE_SCHEMA:s TABLE_NAME:s PRIVILEGE_TYPE:s IS_GRANTABLE:s"),
     (
@@ -130,12 +213,18 @@ pub(super) const TABLES: &[(&str, &str)] = &[
          ACTION_REFERENCE_OLD_ROW:s ACTION_REFERENCE_NEW_ROW:s CREATED:t SQL_MODE:s DEFINER:s CHARACTER_SET_CLIENT:s \
          COLLATION_CONNECTION:s DATABASE_COLLATION:s",
     ),
+    ("USER_ATTRIBUTES", "USER:s HOST:s ATTRIBUTE:s?"),
     ("USER_PRIVILEGES", "GRANTEE:s TABLE_CATALOG:s PRIVILEGE_TYPE:s IS_GRANTABLE:s"),
     (
         "VIEWS",
         "TABLE_CATALOG:s TABLE_SCHEMA:s TABLE_NAME:s VIEW_DEFINITION:s? CHECK_OPTION:s IS_UPDATABLE:s DEFINER:s \
          SECURITY_TYPE:s CHARACTER_SET_CLIENT:s COLLATION_CONNECTION:s",
     ),
+    (
+        "VIEW_ROUTINE_USAGE",
+        "TABLE_CATALOG:s TABLE_SCHEMA:s TABLE_NAME:s SPECIFIC_CATALOG:s SPECIFIC_SCHEMA:s SPECIFIC_NAME:s",
+    ),
+    ("VIEW_TABLE_USAGE", "VIEW_CATALOG:s VIEW_SCHEMA:s VIEW_NAME:s TABLE_CATALOG:s TABLE_SCHEMA:s TABLE_NAME:s"),
 ];
 
 pub(super) async fn rows(name: &str, tables: &Tables) -> Result<Vec<Row>, WireError> {
@@ -149,13 +238,14 @@ pub(super) async fn rows(name: &str, tables: &Tables) -> Result<Vec<Row>, WireEr
         }
         "COLUMNS" => all_tables(tables)?.iter().flat_map(columns).collect(),
         "ENGINES" => engines(),
+        "KEYWORDS" => RESERVED.split_whitespace().map(|word| row![word, 1u64]).collect(),
         "PROCESSLIST" => processes(tables).await?,
         "SCHEMATA" => {
             let names = tables.catalog.databases().into_iter().map(|it| it.name);
             names.map(|name| row![CATALOG, name, CHARSET, COLLATION, Cell::Null, "NO"]).collect()
         }
         "TABLES" => all_tables(tables)?.iter().map(table).collect(),
-        // No keys, views, routines, events and the like: nothing to show.
+        // No keys, routines, events and the like: nothing to show.
         _ => vec![],
     })
 }
@@ -176,6 +266,9 @@ fn engines() -> Vec<Row> {
 }
 
 fn table(table: &TableInfo) -> Row {
+    if table.is_view() {
+        return view(table);
+    }
     let created = table.created_ms.map(Cell::Time);
     // How many rows and bytes there are, only a scan of the files could tell.
     let unknown = || Cell::Null;
@@ -200,8 +293,31 @@ fn table(table: &TableInfo) -> Row {
         COLLATION,
         Cell::Null,
         "",
-        "",
+        managed(table).and_then(|it| it.comment.clone()).unwrap_or_default(),
     ]
+}
+
+/// As MySQL has it: nothing is known but that it is there.
+fn view(view: &TableInfo) -> Row {
+    let mut row = row![CATALOG, &view.database, &view.name, view.table_type];
+    row.extend(std::iter::repeat_with(|| Cell::Null).take(10));
+    row.push(view.created_ms.map_or(Cell::Null, Cell::Time));
+    row.extend(std::iter::repeat_with(|| Cell::Null).take(5));
+    row.push("VIEW".into());
+    row
+}
+
+fn managed(table: &TableInfo) -> Option<&ManagedDef> {
+    match &table.def.as_ref()?.source {
+        TableSource::Managed(managed) => Some(managed),
+        TableSource::Files(_) => None,
+    }
+}
+
+/// A default as MySQL shows it: a text without its quotes.
+fn default_text(default: &str) -> String {
+    let inner = default.strip_prefix('\'').and_then(|it| it.strip_suffix('\''));
+    inner.map_or_else(|| default.to_owned(), |it| it.replace("''", "'"))
 }
 
 fn columns(table: &TableInfo) -> Vec<Row> {
@@ -210,13 +326,14 @@ fn columns(table: &TableInfo) -> Vec<Row> {
     fields
         .map(|(field, position)| {
             let mysql = mysql_type(field.data_type());
+            let managed = managed(table).and_then(|it| it.column(field.name()));
             row![
                 CATALOG,
                 &table.database,
                 &table.name,
                 field.name(),
                 position,
-                Cell::Null,
+                managed.and_then(|it| it.default.as_deref()).map(default_text),
                 if field.is_nullable() { "YES" } else { "NO" },
                 mysql.data_type,
                 signed(mysql.characters_max),
@@ -230,7 +347,7 @@ fn columns(table: &TableInfo) -> Vec<Row> {
                 "",
                 "",
                 "select",
-                "",
+                managed.and_then(|it| it.comment.clone()).unwrap_or_default(),
                 "",
                 Cell::Null,
             ]

@@ -14,21 +14,38 @@ use crate::catalog::{DatabaseKind, TableInfo};
 use crate::tables::mysql_types::mysql_type;
 use crate::tables::wire;
 
+/// The table that has no end; its rows come from elsewhere.
+pub(super) const NUMBERS: (&str, &str) = ("system", "numbers");
+
 /// Names and columns, as [`super::cells::Shape`] reads them.
 pub(super) const TABLES: &[(&str, &str)] = &[
+    ("build_options", "name:s value:s"),
     ("columns", "database:s table:s name:s position:u type:s column_type:s arrow_type:s is_nullable:u"),
     ("contributors", "name:s"),
     ("credits", "name:s version:s licence:s"),
     ("databases", "name:s engine:s is_virtual:u created:t? tables:u"),
     ("functions", "name:s kind:s is_alias:u syntax:s? description:s?"),
+    ("metrics", "name:s kind:s labels:s value:f description:s node:s"),
     (
         "nodes",
         "name:s role:s state:s host:s port:u cores:u memory_limit:u memory_used:u exchange_bytes:u spill_bytes:u \
          tasks:u version:s started:t?",
     ),
+    (NUMBERS.1, "number:u"),
     ("one", "dummy:u"),
     ("processes", "id:u user:s host:s database:s? command:s state:s since:t elapsed_ms:u query_id:s? statement:s?"),
+    (
+        "queries",
+        "query_id:s id:u user:s host:s database:s? statement:s started:t planning_us:u reading_us:u rows:u stages:u \
+         tasks:u exchange_bytes:u error_code:u? error:s? node:s",
+    ),
+    (
+        "raft",
+        "node:s replica:u role:s term:u leader:u commit_index:u applied_index:u last_index:u log_start:u \
+         last_contact_ms:u?",
+    ),
     ("settings", "name:s value:s default:s description:s"),
+    ("stages", "query_id:s stage:u tasks:u waiting:u running:u finished:u failed:u output_rows:u buffered_bytes:u"),
     ("tables", "database:s name:s type:s engine:s created:t? location:s? statement:s?"),
     (
         "tasks",
@@ -43,10 +60,15 @@ pub(super) async fn rows(name: &str, tables: &Tables, session: &dyn Session) -> 
         "credits" => credits::crates().map(|(name, version, licence)| row![name, version, licence]).collect(),
         "databases" => databases(tables)?,
         "functions" => functions(session),
+        "metrics" => metrics(tables).await?,
         "nodes" => nodes(tables).await?,
         "one" => vec![row![0u64]],
         "processes" => processes(tables).await?,
+        "queries" => queries(tables).await?,
+        "raft" => raft(tables).await?,
         "settings" => settings(session),
+        "stages" => stages(tables).await?,
+        "build_options" => build_options(),
         "tables" => all_tables(tables)?.iter().map(table).collect(),
         "tasks" => tasks(tables).await?,
         _ => return Err(WireError::new(ErrorCode::Internal, format!("nothing fills table system.{name}"))),
@@ -80,7 +102,7 @@ fn databases(tables: &Tables) -> Result<Vec<Row>, WireError> {
 }
 
 fn table(table: &TableInfo) -> Row {
-    let location = table.def.as_ref().map(|def| def.files.locations.join(", "));
+    let location = table.def.as_ref().map(|def| def.locations());
     let statement = table.def.as_ref().map(|def| def.create_statement());
     let created = table.created_ms.map(Cell::Time);
     row![&table.database, &table.name, table.table_type, table.engine, created, location, statement]
@@ -157,6 +179,13 @@ async fn nodes(tables: &Tables) -> Result<Vec<Row>, WireError> {
         .collect())
 }
 
+/// What the coordinator that is asked counts.
+async fn metrics(tables: &Tables) -> Result<Vec<Row>, WireError> {
+    let node = tables.system.node_name()?;
+    let metrics = tables.system.metrics().await?.into_iter();
+    Ok(metrics.map(|it| row![it.name, it.kind, it.labels, it.value, it.description, &node]).collect())
+}
+
 async fn processes(tables: &Tables) -> Result<Vec<Row>, WireError> {
     let processes = tables.system.processes().await?.into_iter();
     Ok(processes
@@ -172,6 +201,26 @@ async fn processes(tables: &Tables) -> Result<Vec<Row>, WireError> {
                 elapsed_ms(it.since_ms),
                 it.query_id,
                 it.statement,
+            ]
+        })
+        .collect())
+}
+
+async fn raft(tables: &Tables) -> Result<Vec<Row>, WireError> {
+    let replicas = tables.system.replicas().await?.into_iter();
+    Ok(replicas
+        .map(|it| {
+            row![
+                it.node,
+                it.replica,
+                it.role,
+                it.term,
+                it.leader,
+                it.commit,
+                it.applied,
+                it.last,
+                it.cut,
+                it.last_contact_ms,
             ]
         })
         .collect())
@@ -195,6 +244,73 @@ async fn tasks(tables: &Tables) -> Result<Vec<Row>, WireError> {
             ]
         })
         .collect())
+}
+
+/// The statements that this coordinator ran last.
+async fn queries(tables: &Tables) -> Result<Vec<Row>, WireError> {
+    let node = tables.system.node_name()?;
+    let queries = tables.system.queries().await?.into_iter();
+    Ok(queries
+        .map(|it| {
+            let (code, error) = it.error.map_or((None, None), |(code, error)| (Some(u64::from(code)), Some(error)));
+            row![
+                it.query_id,
+                it.connection_id,
+                it.user,
+                it.client_host,
+                it.database,
+                it.statement,
+                Cell::Time(it.started_ms),
+                it.planning_us,
+                it.reading_us,
+                it.rows,
+                it.counts.stages,
+                it.counts.tasks,
+                it.counts.exchange_bytes,
+                code,
+                error,
+                &node,
+            ]
+        })
+        .collect())
+}
+
+/// The tasks of `system.tasks`, by stage.
+async fn stages(tables: &Tables) -> Result<Vec<Row>, WireError> {
+    /// Waiting, running, finished, failed, then rows and bytes.
+    type Sums = [u64; 6];
+    let mut stages = BTreeMap::<(String, u32), Sums>::new();
+    // Where another attempt was faster, that one counts.
+    for task in tables.system.tasks().await?.into_iter().filter(|it| it.state != "overtaken") {
+        let sums = stages.entry((task.task.query.to_string(), task.task.stage.0)).or_default();
+        match task.state.as_str() {
+            "waiting" => sums[0] += 1,
+            "running" => sums[1] += 1,
+            "finished" => sums[2] += 1,
+            _ => sums[3] += 1,
+        }
+        sums[4] += task.output_rows;
+        sums[5] += task.buffered_bytes;
+    }
+    let row = |((query, stage), sums): ((String, u32), Sums)| {
+        let [waiting, running, finished, failed, rows, bytes] = sums;
+        let n_tasks = waiting + running + finished + failed;
+        row![query, u64::from(stage), n_tasks, waiting, running, finished, failed, rows, bytes]
+    };
+    Ok(stages.into_iter().map(row).collect())
+}
+
+/// What this binary was built as.
+fn build_options() -> Vec<Row> {
+    let option = |name: &str, value: &str| row![name, value];
+    vec![
+        option("version", env!("CARGO_PKG_VERSION")),
+        option("rust_version", env!("CARGO_PKG_RUST_VERSION")),
+        option("target_arch", std::env::consts::ARCH),
+        option("target_os", std::env::consts::OS),
+        option("debug_assertions", if cfg!(debug_assertions) { "on" } else { "off" }),
+        option("datafusion", datafusion::DATAFUSION_VERSION),
+    ]
 }
 
 /// Milliseconds since a time; 0 if clocks disagree.

@@ -3,19 +3,23 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use glob::{MatchOptions, Pattern};
+use object_store::ObjectMeta;
+use object_store::path::Path as StorePath;
 use serde::{Deserialize, Serialize};
 
 use super::TableError;
 use super::roots::{Location, Roots};
+use super::sources::local_path;
 
 /// Folders below a location that are looked into at most; guards against links that go in circles.
 const DEPTH_MAX: usize = 32;
 
 const COMPRESSIONS: [&str; 4] = ["gz", "bz2", "xz", "zst"];
 
-const MATCH: MatchOptions =
+pub(super) const MATCH: MatchOptions =
     MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
 
 /// How the files of a table are written.
@@ -25,6 +29,10 @@ pub enum FileKind {
     Parquet,
     Csv,
     Json,
+    /// Arrow's IPC files and streams.
+    Arrow,
+    /// A folder whose log says which of its files are the table.
+    Delta,
 }
 
 impl FileKind {
@@ -34,7 +42,14 @@ impl FileKind {
             Self::Parquet => "PARQUET",
             Self::Csv => "CSV",
             Self::Json => "JSON",
+            Self::Arrow => "ARROW",
+            Self::Delta => "DELTA",
         }
+    }
+
+    /// Whether a file is lines of text, of which an empty one has none.
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::Csv | Self::Json)
     }
 
     /// Errs when there is no such format.
@@ -43,6 +58,8 @@ impl FileKind {
             "PARQUET" => Ok(Self::Parquet),
             "CSV" => Ok(Self::Csv),
             "JSON" | "NDJSON" | "JSONL" => Ok(Self::Json),
+            "ARROW" => Ok(Self::Arrow),
+            "DELTA" => Ok(Self::Delta),
             _ => Err(TableError::Unsupported { what: format!("file format '{name}'") }),
         }
     }
@@ -61,6 +78,7 @@ impl FileKind {
             "parquet" | "pq" => Some(Self::Parquet),
             "csv" | "tsv" => Some(Self::Csv),
             "json" | "ndjson" | "jsonl" => Some(Self::Json),
+            "arrow" | "arrows" | "feather" => Some(Self::Arrow),
             _ => None,
         }
     }
@@ -86,10 +104,39 @@ pub fn looks_like_path(name: &str) -> bool {
 /// One file of a location.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundFile {
-    /// Invariant: canonical and within the roots.
-    pub path: PathBuf,
+    /// What comes before the path in messages: the address of its store, nothing for a file on disk.
+    pub origin: Arc<str>,
+    /// Within its store. Invariant: of a file on disk, canonical and within the roots.
+    pub path: StorePath,
     /// The `key=value` folders between the location and the file, outermost first.
     pub partitions: Vec<(String, String)>,
+    /// Size and time, where the listing told them.
+    pub meta: Option<ObjectMeta>,
+}
+
+impl FoundFile {
+    fn local(path: &Path, partitions: Vec<(String, String)>) -> Result<Self, TableError> {
+        Ok(Self { origin: Arc::from(""), path: local_path(path)?, partitions, meta: None })
+    }
+
+    /// The location that is this file alone.
+    pub fn location(&self) -> String {
+        match self.origin.is_empty() {
+            true => format!("/{}", percent_decoded(self.path.as_ref())),
+            false => self.shown(),
+        }
+    }
+
+    /// As messages show it.
+    pub fn shown(&self) -> String {
+        format!("{}/{}", self.origin, self.path)
+    }
+}
+
+/// The `key=value` among folders.
+pub(super) fn partitions<'a>(folders: impl Iterator<Item = &'a str>) -> Vec<(String, String)> {
+    let pair = |folder: &str| folder.split_once('=').map(|(key, value)| (key.to_owned(), percent_decoded(value)));
+    folders.filter_map(pair).collect()
 }
 
 /// All files of a location, sorted by path; names that start with `.` or `_` are no data. Touches the disk.
@@ -98,7 +145,7 @@ pub struct FoundFile {
 /// count, or all if `None`. Errs when a file leads outside the roots.
 pub fn list(roots: &Roots, location: &Location, kind: Option<FileKind>) -> Result<Vec<FoundFile>, TableError> {
     if !location.is_folder {
-        return Ok(vec![FoundFile { path: location.path.clone(), partitions: vec![] }]);
+        return Ok(vec![FoundFile::local(&location.path, vec![])?]);
     }
     let pattern = match &location.pattern {
         Some(pattern) => Some(
@@ -168,15 +215,9 @@ impl Walk<'_> {
         }
         let Ok(canonical) = path.canonicalize() else { return Ok(()) };
         self.roots.check(&canonical, &path.display().to_string())?;
-        let folders = below.parent().into_iter().flat_map(Path::components);
-        let partitions = folders
-            .filter_map(|it| {
-                let text = it.as_os_str().to_string_lossy();
-                let (key, value) = text.split_once('=')?;
-                Some((key.to_owned(), percent_decoded(value)))
-            })
-            .collect();
-        self.found.push(FoundFile { path: canonical, partitions });
+        let folders: Vec<_> =
+            below.parent().into_iter().flat_map(Path::components).map(|it| it.as_os_str().to_string_lossy()).collect();
+        self.found.push(FoundFile::local(&canonical, partitions(folders.iter().map(AsRef::as_ref)))?);
         Ok(())
     }
 }
@@ -215,7 +256,8 @@ mod tests {
     fn names(roots: &Roots, text: &str, kind: Option<FileKind>) -> Vec<String> {
         let files = list(roots, &roots.resolve(text).unwrap(), kind).unwrap();
         let root = &roots.folders()[0];
-        files.iter().map(|file| file.path.strip_prefix(root).unwrap().display().to_string()).collect()
+        let below = |file: &FoundFile| Path::new(&file.shown()).strip_prefix(root).unwrap().display().to_string();
+        files.iter().map(below).collect()
     }
 
     #[test]

@@ -5,19 +5,22 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::catalog::Session;
+use datafusion::execution::object_store::ObjectStoreUrl;
 use object_store::ObjectMeta;
+use object_store::path::Path as StorePath;
 use parking_lot::Mutex;
 
 use super::TableError;
+use super::delta::DeltaSnapshot;
 use super::files::{FileKind, FoundFile};
 
 /// Where files were looked for, and which ones.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct ListingKey {
+    pub store: ObjectStoreUrl,
     pub locations: Vec<String>,
     pub format: FileKind,
 }
@@ -26,12 +29,14 @@ pub(super) struct ListingKey {
 #[derive(Debug, Default)]
 pub struct Listings {
     lists: Mutex<HashMap<ListingKey, Arc<Vec<FoundFile>>>>,
-    heads: Mutex<HashMap<PathBuf, ObjectMeta>>,
+    heads: Mutex<HashMap<(ObjectStoreUrl, StorePath), ObjectMeta>>,
+    /// By the table's location.
+    deltas: Mutex<HashMap<String, Arc<DeltaSnapshot>>>,
 }
 
 impl Listings {
     /// Those of the query that `session` plans; without one, some that begin and end with the caller.
-    pub(super) fn of(session: &dyn Session) -> Arc<Self> {
+    pub(crate) fn of(session: &dyn Session) -> Arc<Self> {
         session.config().get_extension::<Self>().unwrap_or_default()
     }
 
@@ -49,16 +54,30 @@ impl Listings {
         Ok(Arc::clone(self.lists.lock().entry(key).or_insert(found)))
     }
 
+    /// Makes a version the one that the query reads from now on: a statement that is run again begins anew.
+    pub(crate) fn pin(&self, snapshot: &Arc<DeltaSnapshot>) {
+        self.deltas.lock().insert(snapshot.location.key(), Arc::clone(snapshot));
+    }
+
+    /// The version of a Delta table that this query saw first, which is `found` if it is the first.
+    ///
+    /// For the newest version only: what `AS OF` asks for does not change.
+    pub(super) fn delta(&self, found: &Arc<DeltaSnapshot>) -> Arc<DeltaSnapshot> {
+        Arc::clone(self.deltas.lock().entry(found.location.key()).or_insert_with(|| Arc::clone(found)))
+    }
+
     /// Size and time of one file; `head` is asked the first time.
     pub(super) async fn meta(
         &self,
-        path: &Path,
+        store: &ObjectStoreUrl,
+        path: &StorePath,
         head: impl Future<Output = Result<ObjectMeta, TableError>>,
     ) -> Result<ObjectMeta, TableError> {
-        if let Some(known) = self.heads.lock().get(path) {
+        let key = (store.clone(), path.clone());
+        if let Some(known) = self.heads.lock().get(&key) {
             return Ok(known.clone());
         }
         let found = head.await?;
-        Ok(self.heads.lock().entry(path.to_owned()).or_insert(found).clone())
+        Ok(self.heads.lock().entry(key).or_insert(found).clone())
     }
 }

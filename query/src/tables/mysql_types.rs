@@ -49,8 +49,10 @@ pub fn mysql_type(data_type: &DataType) -> MysqlType {
         Time32(unit) | Time64(unit) => fractional("time", unit),
         Timestamp(unit, None) => fractional("datetime", unit),
         Timestamp(unit, Some(_)) => fractional("timestamp", unit),
-        // MySQL has no type for a span of time that a column could have: clients get its text.
-        Duration(_) | Interval(_) => text(64),
+        // MySQL's TIME goes beyond a day, and below zero.
+        Duration(unit) => fractional("time", unit),
+        // MySQL has no such type that a column could have: clients get its text.
+        Interval(_) => text(64),
         List(_) | ListView(_) | FixedSizeList(..) | LargeList(_) | LargeListView(_) | Struct(_) | Union(..)
         | Map(..) => plain("json"),
         Dictionary(_, value) => mysql_type(value),

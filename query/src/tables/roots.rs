@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use super::TableError;
 
 /// Characters that make a path segment a pattern.
-const PATTERN: [char; 3] = ['*', '?', '['];
+pub(super) const PATTERN: [char; 3] = ['*', '?', '['];
 
 /// The allow-list. Paths are compared after every symbolic link and `..` is resolved.
 #[derive(Debug, Clone)]
@@ -67,6 +67,35 @@ impl Roots {
             Err(_) if is_pattern => self.resolve_pattern(&path, text),
             Err(error) => Err(self.missing(&path, text, error)),
         }
+    }
+
+    /// Finds the path that something new, a file or a folder, is to get; what is there already is found as well.
+    /// Touches the disk.
+    ///
+    /// Errs when it leads outside the roots.
+    pub fn resolve_new(&self, text: &str) -> Result<PathBuf, TableError> {
+        if text.contains(PATTERN) {
+            return Err(TableError::invalid(format!("location '{text}' is a pattern, and cannot be written to")));
+        }
+        let path = self.base.join(local_path(text)?);
+        let mut rest = vec![];
+        let mut above = path.as_path();
+        let existing = loop {
+            match (above.canonicalize(), above.parent(), above.components().next_back()) {
+                (Ok(existing), ..) => break existing,
+                // A link that leads nowhere would be followed by whoever writes to it.
+                (Err(_), Some(parent), Some(Component::Normal(name))) if !above.is_symlink() => {
+                    rest.push(name);
+                    above = parent;
+                }
+                (Err(error), ..) => return Err(self.missing(&path, text, error)),
+            }
+        };
+        self.check(&existing, text)?;
+        if !rest.is_empty() && !existing.is_dir() {
+            return Err(TableError::invalid(format!("'{}' is not a folder", existing.display())));
+        }
+        Ok(rest.into_iter().rev().fold(existing, |path, name| path.join(name)))
     }
 
     /// Errs unless a canonical path is within a root. `text` is what the error shows.
@@ -142,6 +171,21 @@ pub(crate) mod tests {
         for text in ["../secret.csv", "/etc/passwd", "up/secret.csv", "up/*.csv", "../*.csv", "../none", "/"] {
             assert!(denied(&roots, text), "{text}: {:?}", roots.resolve(text));
         }
+    }
+
+    #[test]
+    fn new_files_stay_inside() {
+        let (folder, roots) = sandbox();
+        let root = folder.path().join("root").canonicalize().unwrap();
+        std::os::unix::fs::symlink(folder.path(), root.join("up")).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("gone"), root.join("dangling")).unwrap();
+        std::fs::write(root.join("file"), "").unwrap();
+        for text in ["../x", "/etc/x/y", "up/x.csv", "a/../../x", "dangling", "dangling/x", "a*", "file/x", "x/../y"] {
+            assert!(roots.resolve_new(text).is_err(), "{text}: {:?}", roots.resolve_new(text));
+        }
+        assert_eq!(roots.resolve_new("a/b/c.csv").unwrap(), root.join("a/b/c.csv"));
+        assert_eq!(roots.resolve_new("a/b/").unwrap(), root.join("a/b"));
+        assert_eq!(roots.resolve_new("file").unwrap(), root.join("file"));
     }
 
     #[test]

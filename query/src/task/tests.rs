@@ -28,7 +28,7 @@ use sheaf_planners::boundary::NetworkBoundaryExec;
 use sheaf_planners::merge_copies::MergeCopiesExec;
 use sheaf_planners::reschedule::{Worker, place};
 use sheaf_planners::scatter::physical_rules;
-use sheaf_planners::{DistributedPlan, ScatterOptimizer, StagePlan, splits};
+use sheaf_planners::{DistributedPlan, Homes, ScatterOptimizer, StagePlan, splits};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -92,7 +92,7 @@ impl MemoryPool for StingyPool {
 
 impl Cluster {
     async fn start() -> Self {
-        let settings = Settings { exchange_buffer_bytes: 1, ..Default::default() };
+        let settings = Settings { exchange_buffer_bytes: 1, fault_tolerance: false, ..Default::default() };
         Self::start_with(settings, || Arc::new(UnboundedMemoryPool::default())).await
     }
 
@@ -113,7 +113,7 @@ impl Cluster {
                 name: format!("w{n}"),
                 cores: 2,
                 env,
-                runner: Arc::new(StageTaskRunner::new(base, client)),
+                runner: Arc::new(StageTaskRunner::new(base, client, 2)),
                 runtime: runtime.clone(),
             });
             channels.set_local(&worker);
@@ -153,7 +153,7 @@ impl Cluster {
         let query = QueryId::new(1, sequence);
         let (plan, config) = self.plan(sql, broadcast_bytes_max).await;
         assert!(plan.is_distributed(), "{sql}");
-        let placement = place(&plan, query, &self.workers()).unwrap();
+        let placement = place(&plan, query, &self.workers(), &Homes::default()).unwrap();
         let address =
             |worker: &Worker| WorkerAddress { node: worker.id.clone(), host: worker.host.clone(), port: worker.port };
         let input = |stage: StageId| StageInput {
@@ -212,7 +212,7 @@ impl Cluster {
             let is_empty = info.exchange_bytes == 0 && info.spill_bytes == 0 && node.pool.reserved() == 0;
             info.tasks == 0 && info.queries == 0 && is_empty
         };
-        for _ in 0..100 {
+        for _ in 0..3000 {
             if self.nodes.iter().all(is_idle) {
                 return;
             }
@@ -248,6 +248,7 @@ fn request(
         settings: settings.clone(),
         now_ns: 0,
         deadline_ms: 0,
+        stores: vec![],
         stages: vec![StageSubmit {
             stage: stage.stage,
             plan: codec::encode_stage(&stage.plan, &stage.output).unwrap(),
@@ -403,7 +404,7 @@ async fn a_changed_file_fails_the_query() {
     let (plan, _) = cluster.plan("SELECT sum(k) FROM small", 0).await;
     let file = cluster._files.path().join("small/0.parquet");
     std::fs::File::options().append(true).open(&file).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
-    let splits = place(&plan, QueryId(1), &cluster.workers()).unwrap();
+    let splits = place(&plan, QueryId(1), &cluster.workers(), &Homes::default()).unwrap();
     let context = cluster.context.task_ctx();
     let mut errors = vec![];
     for stage in &plan.stages {

@@ -12,7 +12,9 @@ use sheaf_flight::{FlightClient, NodeActions, WorkerAddress};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::messages::{HEARTBEAT, HeartbeatRequest, JOIN, JoinRequest, LEAVE, LeaveRequest, WATCH, WatchRequest};
+use super::messages::{
+    DRAIN, HEARTBEAT, HeartbeatRequest, JOIN, JoinRequest, LEAVE, LeaveRequest, WATCH, WatchRequest,
+};
 use super::{MembershipError, Node, Registry};
 
 /// A worker that wants to join must answer its coordinator by then.
@@ -25,11 +27,18 @@ pub struct MembershipActions {
     client: Arc<FlightClient>,
     /// Cancelled when the node stops.
     stop: CancellationToken,
+    /// Cancelled when the node is to leave in order.
+    drain: CancellationToken,
 }
 
 impl MembershipActions {
-    pub fn new(registry: Arc<Registry>, client: Arc<FlightClient>, stop: CancellationToken) -> Self {
-        Self { registry, client, stop }
+    pub fn new(
+        registry: Arc<Registry>,
+        client: Arc<FlightClient>,
+        stop: CancellationToken,
+        drain: CancellationToken,
+    ) -> Self {
+        Self { registry, client, stop, drain }
     }
 
     async fn answer(&self, name: &str, body: &[u8]) -> Option<Result<Vec<u8>, MembershipError>> {
@@ -37,6 +46,7 @@ impl MembershipActions {
             JOIN => Some(self.join(body).await),
             HEARTBEAT => Some(read(HEARTBEAT, body).map(|request| self.heartbeat(&request))),
             LEAVE => Some(read(LEAVE, body).map(|request| self.leave(&request))),
+            DRAIN => Some(self.drain()),
             WATCH => Some(self.watch(body).await),
             _ => None,
         }
@@ -63,13 +73,23 @@ impl MembershipActions {
     }
 
     fn heartbeat(&self, request: &HeartbeatRequest) -> Vec<u8> {
-        let known = self.registry.heartbeat(&request.name, request.incarnation, Instant::now());
+        let known = self.registry.heartbeat(&request.name, request.incarnation, request.draining, Instant::now());
         self.registry.cluster(known, request.view).encode_to_vec()
     }
 
     fn leave(&self, request: &LeaveRequest) -> Vec<u8> {
         self.registry.leave(&request.name, request.incarnation);
         Vec::new()
+    }
+
+    /// A coordinator asks this worker to leave: it stops to take queries, and the rest goes by itself.
+    fn drain(&self) -> Result<Vec<u8>, MembershipError> {
+        let own = self.registry.own();
+        if own.role != sheaf_common::config::Role::Worker.to_string() {
+            return Err(MembershipError::NotWorker { name: own.name.clone() });
+        }
+        self.drain.cancel();
+        Ok(Vec::new())
     }
 
     /// Answers when this node stops; until then its silence on an open connection says that it lives.

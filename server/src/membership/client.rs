@@ -6,13 +6,20 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use prost::Message;
+use sheaf_common::config::HostPort;
 use sheaf_common::{ErrorCode, WireError};
 use sheaf_flight::{FlightClient, WorkerAddress};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::messages::{ClusterMessage, HEARTBEAT, HeartbeatRequest, JOIN, JoinRequest, LEAVE, LeaveRequest};
+use super::links::Coordinators;
+use super::messages::{
+    ClusterMessage, CoordinatorMessage, HEARTBEAT, HeartbeatRequest, JOIN, JoinRequest, LEAVE, LeaveRequest,
+};
+use super::places::Places;
 use super::{MembershipError, Node, NodeMessage};
 
 /// How a worker asks its coordinator: one Flight action, one answer, with a deadline.
@@ -33,13 +40,68 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 #[async_trait]
 impl ControlLink for FlightLink {
     async fn call(&self, action: &'static str, body: Bytes) -> Result<Bytes, WireError> {
-        self.client.call(&self.coordinator, action, body, CALL_TIMEOUT).await.map_err(|mut error| {
-            // To the links between nodes every other end is a worker; here it is the coordinator, which is named apart.
-            if let Some((_, cause)) = error.message.split_once(" is lost: ") {
-                error.message = cause.to_owned();
+        call_coordinator(&self.client, &self.coordinator, action, body).await
+    }
+}
+
+async fn call_coordinator(
+    client: &FlightClient,
+    coordinator: &WorkerAddress,
+    action: &str,
+    body: Bytes,
+) -> Result<Bytes, WireError> {
+    client.call(coordinator, action, body, CALL_TIMEOUT).await.map_err(|mut error| {
+        // To the links between nodes every other end is a worker; here it is the coordinator, which is named apart.
+        if let Some((_, cause)) = error.message.split_once(" is lost: ") {
+            error.message = cause.to_owned();
+        }
+        error
+    })
+}
+
+/// The link to one of several coordinators: the one that answered last, or else whichever does.
+pub struct SeedLink {
+    client: Arc<FlightClient>,
+    places: Arc<Places>,
+    answered: Mutex<Option<HostPort>>,
+}
+
+impl SeedLink {
+    pub fn new(client: Arc<FlightClient>, places: Arc<Places>) -> Self {
+        Self { client, places, answered: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl ControlLink for SeedLink {
+    /// Tries all in turn. Errs with what may pass, if one of them said such a thing.
+    async fn call(&self, action: &'static str, body: Bytes) -> Result<Bytes, WireError> {
+        let last = self.answered.lock().clone();
+        let mut places = self.places.look_up().await;
+        // First the one that knows this worker.
+        places.sort_by_key(|place| Some(place) != last.as_ref());
+        let mut failure: Option<WireError> = None;
+        let n_places = places.len();
+        for place in places {
+            let (host, port) = (place.host.clone(), place.port);
+            let coordinator = WorkerAddress { node: String::new(), host, port };
+            match call_coordinator(&self.client, &coordinator, action, body.clone()).await {
+                Ok(answer) => {
+                    *self.answered.lock() = Some(place);
+                    return Ok(answer);
+                }
+                Err(mut error) => {
+                    if n_places > 1 {
+                        error.message = format!("{place}: {}", error.message);
+                    }
+                    if failure.as_ref().is_none_or(is_final) {
+                        failure = Some(error);
+                    }
+                }
             }
-            error
-        })
+        }
+        let none = || WireError::new(ErrorCode::WorkerLost, format!("{} has no addresses", self.places)).retryable();
+        Err(failure.unwrap_or_else(none))
     }
 }
 
@@ -66,6 +128,12 @@ pub struct MemberClient {
     own: Node,
     options: JoinOptions,
     joined: AtomicBool,
+    /// Cancelled when this worker takes no more queries.
+    drain: CancellationToken,
+    /// The coordinator's name, once it has answered.
+    coordinator: Mutex<Option<String>>,
+    /// Which coordinators there are, as any of them last said.
+    coordinators: Arc<watch::Sender<Coordinators>>,
 }
 
 /// What the coordinator last said.
@@ -75,8 +143,29 @@ struct Answered {
 }
 
 impl MemberClient {
-    pub fn new(link: Box<dyn ControlLink>, own: Node, options: JoinOptions) -> Arc<Self> {
-        Arc::new(Self { link, own, options, joined: AtomicBool::new(false) })
+    /// `coordinators` is told of those that the coordinator names; `drain` is cancelled when this worker takes no more
+    /// queries, and the coordinator is told at once.
+    pub fn new(
+        link: Box<dyn ControlLink>,
+        own: Node,
+        options: JoinOptions,
+        coordinators: Arc<watch::Sender<Coordinators>>,
+        drain: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            link,
+            own,
+            options,
+            joined: AtomicBool::new(false),
+            coordinator: Mutex::default(),
+            coordinators,
+            drain,
+        })
+    }
+
+    /// The coordinator's name, once it has answered.
+    pub fn coordinator(&self) -> Option<String> {
+        self.coordinator.lock().clone()
     }
 
     /// Whether the coordinator counts this worker as one of its own, as far as this worker knows.
@@ -144,9 +233,17 @@ impl MemberClient {
         loop {
             // However seldom this worker was told to beat, the coordinator's patience decides.
             let interval = self.options.heartbeat_interval.min(last.lost_after / 4).max(Duration::from_millis(10));
-            tokio::time::sleep(interval).await;
-            let request =
-                HeartbeatRequest { name: self.own.name.clone(), incarnation: self.own.incarnation, view: last.view };
+            let draining = self.drain.is_cancelled();
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                () = self.drain.cancelled(), if !draining => {}
+            }
+            let request = HeartbeatRequest {
+                name: self.own.name.clone(),
+                incarnation: self.own.incarnation,
+                view: last.view,
+                draining: self.drain.is_cancelled(),
+            };
             match self.call(HEARTBEAT, Bytes::from(request.encode_to_vec())).await {
                 Ok(answer) if answer.known => {
                     if !self.joined.swap(true, Ordering::Relaxed) {
@@ -194,13 +291,27 @@ impl MemberClient {
 
     async fn call(&self, action: &'static str, body: Bytes) -> Result<ClusterMessage, WireError> {
         let answer = self.link.call(action, body).await?;
-        ClusterMessage::decode(answer).map_err(|error| {
+        let answer = ClusterMessage::decode(answer).map_err(|error| {
             WireError::new(ErrorCode::InvalidArgument, format!("answer to {action} cannot be read: {error}"))
-        })
+        })?;
+        *self.coordinator.lock() = Some(answer.coordinator.clone());
+        // None are named where nothing changed.
+        if !answer.coordinators.is_empty() {
+            let place = |it: &CoordinatorMessage| {
+                Some((it.name.clone(), HostPort::new(&it.host, u16::try_from(it.port).ok()?)))
+            };
+            let named: Coordinators = answer.coordinators.iter().filter_map(place).collect();
+            self.coordinators.send_if_modified(|known| {
+                let is_news = *known != named;
+                *known = named;
+                is_news
+            });
+        }
+        Ok(answer)
     }
 }
 
-/// Whether asking again cannot help: the secret or the version is wrong, or the other end is no coordinator.
+/// Whether asking the same again cannot help: the secret or the version is wrong, or the other end is no coordinator.
 fn is_final(error: &WireError) -> bool {
     matches!(
         error.code,
@@ -219,7 +330,6 @@ mod tests {
     use super::super::{MembershipActions, Registry, VERSION, watch_workers};
     use super::*;
     use datafusion::execution::runtime_env::RuntimeEnv;
-    use parking_lot::Mutex;
     use sheaf_common::config::Role;
     use sheaf_flight::worker::TaskStart;
     use sheaf_flight::{NodeActions, NodeService, PooledChannels, TaskReport, TaskRunner, WorkerOptions, WorkerState};
@@ -252,7 +362,15 @@ mod tests {
     static INCARNATIONS: Mutex<u64> = Mutex::new(0);
 
     async fn serving(name: &str, role: Role, version: &str, port: u16) -> Serving {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        // Whoever had the port before may need a moment to close it.
+        let start = Instant::now();
+        let listener = loop {
+            match TcpListener::bind(("127.0.0.1", port)).await {
+                Ok(listener) => break listener,
+                Err(error) => assert!(start.elapsed() < PATIENCE, "port {port}: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
         let incarnation = {
             let mut last = INCARNATIONS.lock();
             *last += 1;
@@ -268,7 +386,7 @@ mod tests {
             role: role.to_string(),
             version: version.to_owned(),
         };
-        let registry = Arc::new(Registry::new(node.clone(), role, Duration::from_secs(60)));
+        let registry = Arc::new(Registry::new(node.clone(), role, 10 * PATIENCE));
         let (client, stop) = (flight_client(), CancellationToken::new());
         let worker = WorkerState::new(WorkerOptions {
             address: super::super::actions::address(&node),
@@ -279,7 +397,7 @@ mod tests {
             runtime: Handle::current(),
         });
         let actions: Arc<dyn NodeActions> =
-            Arc::new(MembershipActions::new(registry.clone(), client.clone(), stop.clone()));
+            Arc::new(MembershipActions::new(registry.clone(), client.clone(), stop.clone(), CancellationToken::new()));
         let mut tasks = JoinSet::new();
         let service = NodeService::new(Some(worker), actions, None);
         let stopped = stop.clone().cancelled_owned();
@@ -298,10 +416,10 @@ mod tests {
             heartbeat_interval: Duration::from_millis(10),
         };
         let link = FlightLink { client: flight_client(), coordinator };
-        MemberClient::new(Box::new(link), worker.clone(), options)
+        MemberClient::new(Box::new(link), worker.clone(), options, Arc::default(), CancellationToken::new())
     }
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     async fn until(what: &str, holds: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
@@ -355,7 +473,7 @@ mod tests {
         stops.stop.cancel();
         until("a stop is told", || live(&coordinator).len() == 1).await;
         process.shutdown_background();
-        // Heartbeats would be waited for six times as long.
+        // Heartbeats would be waited for ten times as long.
         until("an end is seen", || live(&coordinator).is_empty()).await;
     }
 
@@ -367,13 +485,10 @@ mod tests {
             let client = member(worker, port, Duration::from_millis(300));
             client.run(CancellationToken::new(), || {}).await.unwrap_err()
         };
-        let old = serving("w", Role::Worker, "0.0.9", 0).await;
-        let error = join(&old.node, port).await;
-        assert!(matches!(&error, MembershipError::Refused { message, .. } if message.contains("0.0.9")), "{error}");
-
+        let old = serving("old", Role::Worker, "0.0.9", 0).await;
         let worker = serving("w", Role::Worker, VERSION, 0).await;
         let error = join(&worker.node, old.node.port).await;
-        assert!(error.to_string().contains("node w is not a coordinator"), "{error}");
+        assert!(error.to_string().contains("node old is not a coordinator"), "{error}");
 
         let elsewhere = Node { port: old.node.port, ..worker.node.clone() };
         let error = join(&elsewhere, port).await;
@@ -384,5 +499,62 @@ mod tests {
         let error = join(&worker.node, port).await;
         assert!(matches!(error, MembershipError::JoinTimeout { .. }), "{error}");
         assert!(error.to_string().to_lowercase().contains("refused"), "{error}");
+    }
+    #[tokio::test(flavor = "multi_thread")]
+    async fn coordinators_are_tried_in_turn_and_names_followed() {
+        let (first, second) =
+            (serving("c1", Role::Coordinator, VERSION, 0).await, serving("c2", Role::Coordinator, VERSION, 0).await);
+        let worker = serving("w", Role::Worker, VERSION, 0).await;
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        // Nobody, somebody who is no coordinator, and then two that are.
+        let given = [nobody, worker.node.port, first.node.port, second.node.port];
+        let places = Places::new(given.map(|port| HostPort::new("127.0.0.1", port)).to_vec());
+        let options = JoinOptions {
+            coordinator: places.to_string(),
+            timeout: PATIENCE,
+            heartbeat_interval: Duration::from_millis(10),
+        };
+        let link = SeedLink::new(flight_client(), Arc::new(places));
+        let drain = CancellationToken::new();
+        let client = MemberClient::new(Box::new(link), worker.node.clone(), options, Arc::default(), drain);
+        let stop = CancellationToken::new();
+        let running = tokio::spawn({
+            let (client, stop) = (client.clone(), stop.clone());
+            async move { client.run(stop, || {}).await }
+        });
+        until("joined the first", || live(&first).contains_key("w")).await;
+        assert!(live(&second).is_empty());
+        drop(first);
+        until("joined the second", || live(&second).contains_key("w")).await;
+        stop.cancel();
+        running.await.unwrap().unwrap();
+        until("left", || live(&second).is_empty()).await;
+
+        // A name of two addresses, of which one goes away.
+        let names = Arc::new(super::super::places::tests::Fake::default());
+        let ip = |last: u8| std::net::IpAddr::from([127, 0, 0, last]);
+        names.0.lock().insert("coordinators", vec![ip(1), ip(9)]);
+        let given = vec![HostPort::new("coordinators", second.node.port)];
+        let link = SeedLink::new(flight_client(), Arc::new(Places::with_names(given, names)));
+        let join = Bytes::from(JoinRequest { node: NodeMessage::from(&worker.node) }.encode_to_vec());
+        link.call(JOIN, join).await.unwrap();
+        assert!(live(&second).contains_key("w"));
+        assert_eq!(link.answered.lock().as_ref().map(|it| it.host.clone()), Some("127.0.0.1".to_owned()));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn workers_are_found_that_do_not_join() {
+        let coordinator = serving("c", Role::Coordinator, VERSION, 0).await;
+        let (first, second) =
+            (serving("w1", Role::Worker, VERSION, 0).await, serving("w2", Role::Worker, VERSION, 0).await);
+        let places = [&first, &second, &coordinator].map(|it| HostPort::new("127.0.0.1", it.node.port));
+        let mut tasks = JoinSet::new();
+        let places = Places::new(places.to_vec());
+        tasks.spawn(super::super::discover_workers(coordinator.registry.clone(), flight_client(), places));
+        until("both are found", || live(&coordinator).len() == 2).await;
+        assert_eq!(live(&coordinator)["w1"], first.node.incarnation);
+        second.stop.cancel();
+        drop(second);
+        until("one is gone", || live(&coordinator).len() == 1).await;
     }
 }

@@ -5,6 +5,8 @@
 pub const JOIN: &str = "sheaf.v1.Join";
 pub const HEARTBEAT: &str = "sheaf.v1.Heartbeat";
 pub const LEAVE: &str = "sheaf.v1.Leave";
+/// Nothing in, nothing out: the worker drains.
+pub const DRAIN: &str = "sheaf.v1.Drain";
 pub const WATCH: &str = "sheaf.v1.Watch";
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -44,6 +46,9 @@ pub struct HeartbeatRequest {
     /// The version of the cluster's state that the worker has; the members are sent only when it is not the current one.
     #[prost(uint64, tag = "3")]
     pub view: u64,
+    /// It takes no more queries and leaves once those that it has are done.
+    #[prost(bool, tag = "4")]
+    pub draining: bool,
 }
 
 /// A worker stops and wants no more tasks. Answered by nothing.
@@ -76,6 +81,19 @@ pub struct ClusterMessage {
     /// How long the coordinator waits for a heartbeat.
     #[prost(uint64, tag = "5")]
     pub lost_after_ms: u64,
+    /// All coordinators, sent when the members are.
+    #[prost(message, repeated, tag = "6")]
+    pub coordinators: Vec<CoordinatorMessage>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CoordinatorMessage {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, tag = "2")]
+    pub host: String,
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -3,19 +3,24 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use sheaf_common::config::Role;
 use sheaf_planners::reschedule::{Worker, WorkerResolver};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::messages::{ClusterMessage, MemberMessage};
-use super::{MembershipError, Node, NodeMessage, VERSION};
+use super::links::Coordinators;
+use super::messages::{ClusterMessage, CoordinatorMessage, MemberMessage};
+use super::{MembershipError, Node, NodeMessage};
 
 /// What the coordinator believes of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberState {
     Live,
+    /// Finishes what it has and takes nothing new; then it leaves.
+    Draining,
     /// Heartbeats stayed away, or its links broke; why stands in `reason`.
     Lost {
         reason: String,
@@ -40,8 +45,9 @@ struct Entry {
 }
 
 impl Entry {
-    fn is_live(&self) -> bool {
-        self.state == MemberState::Live
+    /// Whether signs of life are expected of it.
+    fn is_there(&self) -> bool {
+        matches!(self.state, MemberState::Live | MemberState::Draining)
     }
 }
 
@@ -57,14 +63,23 @@ pub struct Registry {
     lost_after: Duration,
     /// Guards the other nodes, by name. Never held over an await.
     entries: Mutex<BTreeMap<String, Entry>>,
-    /// Goes up with every change of who is live.
+    /// By name. Never held over an await.
+    coordinators: Mutex<Coordinators>,
+    /// Goes up with every change of who is live, or coordinator.
     view: watch::Sender<u64>,
 }
 
 impl Registry {
     /// A cluster of this node alone.
     pub fn new(own: Node, role: Role, lost_after: Duration) -> Self {
-        Self { own, role, lost_after, entries: Mutex::default(), view: watch::Sender::new(1) }
+        Self {
+            own,
+            role,
+            lost_after,
+            entries: Mutex::default(),
+            coordinators: Mutex::default(),
+            view: watch::Sender::new(1),
+        }
     }
 
     /// The node whose registry this is.
@@ -72,17 +87,54 @@ impl Registry {
         &self.own
     }
 
+    /// Says which coordinators the cluster has, this one among them; workers are told.
+    pub fn set_coordinators(&self, coordinators: Coordinators) {
+        let mut known = self.coordinators.lock();
+        if *known != coordinators {
+            *known = coordinators;
+            drop(known);
+            self.changed();
+        }
+    }
+
+    /// The coordinators of the cluster, this one among them.
+    pub fn coordinators(&self) -> Coordinators {
+        self.coordinators.lock().clone()
+    }
+
     /// Tells when the set of live nodes changes.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.view.subscribe()
     }
 
-    /// The live nodes that tasks may be placed on, ordered by name.
+    /// The live nodes that tasks may be placed on, ordered by name: those of this build.
     pub fn live_workers(&self) -> Vec<Node> {
         let own = self.role.runs_tasks().then(|| self.own.clone());
+        own.into_iter().chain(self.live(|node| node.version == self.own.version)).collect()
+    }
+
+    /// The live nodes that get no tasks from here, since they run another build.
+    pub fn of_other_builds(&self) -> Vec<Worker> {
+        self.live(|node| node.version != self.own.version).into_iter().map(worker_of).collect()
+    }
+
+    fn live(&self, fits: impl Fn(&Node) -> bool) -> Vec<Node> {
         let entries = self.entries.lock();
-        let others = entries.values().filter(|entry| entry.is_live()).map(|entry| entry.node.clone());
-        own.into_iter().chain(others).collect()
+        let live = entries.values().filter(|entry| entry.state == MemberState::Live && fits(&entry.node));
+        live.map(|entry| entry.node.clone()).collect()
+    }
+
+    /// The workers that finish what they have.
+    pub fn draining_workers(&self) -> Vec<Worker> {
+        let entries = self.entries.lock();
+        let draining = entries.values().filter(|entry| entry.state == MemberState::Draining);
+        draining.map(|entry| worker_of(entry.node.clone())).collect()
+    }
+
+    /// The other nodes that are there, whether or not tasks may be placed on them.
+    pub fn watched(&self) -> Vec<Node> {
+        let entries = self.entries.lock();
+        entries.values().filter(|entry| entry.is_there()).map(|entry| entry.node.clone()).collect()
     }
 
     /// Every node that is or lately was there, this one first.
@@ -99,9 +151,6 @@ impl Registry {
 
     /// Whether a worker may join; says why not.
     pub fn admit(&self, node: &Node, now: Instant) -> Result<(), MembershipError> {
-        if node.version != VERSION {
-            return Err(MembershipError::Version { name: node.name.clone(), version: node.version.clone() });
-        }
         if !self.role.takes_statements() {
             return Err(MembershipError::NotCoordinator { name: self.own.name.clone() });
         }
@@ -112,7 +161,7 @@ impl Registry {
         match self.entries.lock().get(&node.name) {
             // The same address cannot have two listeners: its owner before is gone.
             Some(owner)
-                if owner.is_live()
+                if owner.is_there()
                     && owner.node.incarnation != node.incarnation
                     && owner.node.address() != node.address()
                     && now.duration_since(owner.heard) < self.lost_after / NAME_HELD_DIVISOR =>
@@ -126,17 +175,39 @@ impl Registry {
     /// Adds a worker, or takes one back that was lost.
     pub fn join(&self, node: Node, now: Instant) -> Result<(), MembershipError> {
         self.admit(&node, now)?;
-        info!(worker = %node.id(), address = %node.address(), cores = node.cores, "worker joined");
+        let (build, is_same) = (&node.version, node.version == self.own.version);
+        info!(worker = %node.id(), address = %node.address(), cores = node.cores, build, is_same, "worker joined");
         self.entries.lock().insert(node.name.clone(), Entry { node, state: MemberState::Live, heard: now });
         self.changed();
         Ok(())
     }
 
     /// Notes a sign of life. False when the worker has to join (again).
-    pub fn heartbeat(&self, name: &str, incarnation: u64, now: Instant) -> bool {
+    pub fn heartbeat(&self, name: &str, incarnation: u64, draining: bool, now: Instant) -> bool {
         let mut entries = self.entries.lock();
-        let entry = entries.get_mut(name).filter(|entry| entry.node.incarnation == incarnation && entry.is_live());
-        entry.map(|entry| entry.heard = now).is_some()
+        let entry = entries.get_mut(name).filter(|entry| entry.node.incarnation == incarnation && entry.is_there());
+        let Some(entry) = entry else { return false };
+        entry.heard = now;
+        let begins_to_drain = draining && entry.state == MemberState::Live;
+        if begins_to_drain {
+            info!(worker = %entry.node.id(), "worker drains");
+            entry.state = MemberState::Draining;
+        }
+        drop(entries);
+        if begins_to_drain {
+            self.changed();
+        }
+        true
+    }
+
+    /// Places nothing more on a worker that said that it drains.
+    pub fn drain(&self, worker: &Node) {
+        self.heartbeat(&worker.name, worker.incarnation, true, Instant::now());
+    }
+
+    /// The worker of a name that a statement gave, if it is there.
+    pub fn worker(&self, name: &str) -> Option<Node> {
+        self.watched().into_iter().find(|node| node.name == name)
     }
 
     /// Takes a worker's good-bye. One that is not known changes nothing.
@@ -152,7 +223,7 @@ impl Registry {
     /// Counts the worker of that [`Node::id`] as lost until it joins again. Returns whether it was live.
     pub fn report_lost(&self, node_id: &str, reason: &str) -> bool {
         let mut entries = self.entries.lock();
-        let Some(entry) = entries.values_mut().find(|entry| entry.is_live() && entry.node.id() == node_id) else {
+        let Some(entry) = entries.values_mut().find(|entry| entry.is_there() && entry.node.id() == node_id) else {
             return false;
         };
         warn!(worker = node_id, reason, "worker lost");
@@ -168,14 +239,14 @@ impl Registry {
         let mut n_lost = 0;
         for entry in entries.values_mut() {
             let silent_for = now.duration_since(entry.heard);
-            if entry.is_live() && silent_for >= self.lost_after {
+            if entry.is_there() && silent_for >= self.lost_after {
                 let reason = format!("no heartbeat for {:.1} s", silent_for.as_secs_f64());
                 warn!(worker = %entry.node.id(), reason, "worker lost");
                 entry.state = MemberState::Lost { reason };
                 n_lost += 1;
             }
         }
-        entries.retain(|_, entry| entry.is_live() || now.duration_since(entry.heard) < GONE_KEPT);
+        entries.retain(|_, entry| entry.is_there() || now.duration_since(entry.heard) < GONE_KEPT);
         drop(entries);
         if n_lost > 0 {
             self.changed();
@@ -189,7 +260,11 @@ impl Registry {
     /// The cluster's state for a worker that has that of version `known_view`.
     pub(super) fn cluster(&self, known: bool, known_view: u64) -> ClusterMessage {
         let view = *self.view.borrow();
-        let members = if view == known_view { Vec::new() } else { self.members() };
+        let (members, coordinators) = match view == known_view {
+            true => (Vec::new(), Coordinators::new()),
+            false => (self.members(), self.coordinators()),
+        };
+        let coordinators = coordinators.into_iter();
         let members = members.iter().map(|member| MemberMessage {
             node: NodeMessage::from(&member.node),
             live: member.state == MemberState::Live,
@@ -200,20 +275,43 @@ impl Registry {
             view,
             members: members.collect(),
             lost_after_ms: u64::try_from(self.lost_after.as_millis()).unwrap_or(u64::MAX),
+            coordinators: coordinators
+                .map(|(name, place)| CoordinatorMessage { name, host: place.host, port: u32::from(place.port) })
+                .collect(),
         }
     }
 }
 
+fn worker_of(node: Node) -> Worker {
+    Worker { id: node.id(), name: node.name, host: node.host, port: node.port, cores: node.cores }
+}
+
 impl WorkerResolver for Registry {
     fn workers(&self) -> Vec<Worker> {
-        let nodes = self.live_workers().into_iter();
-        nodes
-            .map(|node| Worker { id: node.id(), name: node.name, host: node.host, port: node.port, cores: node.cores })
-            .collect()
+        self.live_workers().into_iter().map(worker_of).collect()
     }
 
     fn report_lost(&self, worker_id: &str) {
         Registry::report_lost(self, worker_id, "a link to it broke");
+    }
+
+    fn lost(&self, worker_id: &str) -> Option<String> {
+        if worker_id == self.own.id() {
+            return None;
+        }
+        let entries = self.entries.lock();
+        match entries.values().find(|entry| entry.node.id() == worker_id).map(|entry| &entry.state) {
+            Some(MemberState::Live | MemberState::Draining) => None,
+            Some(MemberState::Lost { reason }) => Some(reason.clone()),
+            Some(MemberState::Left) => Some("it left the cluster".to_owned()),
+            None => Some("it was started again, or is long gone".to_owned()),
+        }
+    }
+
+    fn changes(&self) -> BoxStream<'static, ()> {
+        let views = self.watch();
+        futures::stream::unfold(views, |mut views| async move { views.changed().await.ok().map(|()| ((), views)) })
+            .boxed()
     }
 }
 
@@ -225,6 +323,7 @@ impl std::fmt::Debug for Registry {
 
 #[cfg(test)]
 mod tests {
+    use super::super::VERSION;
     use super::*;
 
     const LOST_AFTER: Duration = Duration::from_secs(5);
@@ -271,11 +370,11 @@ mod tests {
         cluster.expire(start + LOST_AFTER);
         assert!(live(&cluster).is_empty());
         assert!(matches!(cluster.members()[1].state, MemberState::Lost { .. }));
-        assert!(!cluster.heartbeat("w", 2, start + LOST_AFTER), "who is lost has to join");
+        assert!(!cluster.heartbeat("w", 2, false, start + LOST_AFTER), "who is lost has to join");
         cluster.join(node("w", 2, 2), start + LOST_AFTER).unwrap();
-        assert!(cluster.heartbeat("w", 2, start + LOST_AFTER));
+        assert!(cluster.heartbeat("w", 2, false, start + LOST_AFTER));
         assert_eq!(live(&cluster), ["w"]);
-        assert!(!cluster.heartbeat("w", 3, start + LOST_AFTER), "another incarnation has to join");
+        assert!(!cluster.heartbeat("w", 3, false, start + LOST_AFTER), "another incarnation has to join");
         cluster.expire(start + 2 * LOST_AFTER);
         cluster.expire(start + 2 * LOST_AFTER + GONE_KEPT);
         assert_eq!(cluster.members().len(), 1, "what is long gone is forgotten");
@@ -294,6 +393,28 @@ mod tests {
         assert!(view.has_changed().unwrap());
         assert!(live(&cluster).is_empty());
         assert!(!cluster.report_lost(&worker.id(), "link broken"), "lost already");
+        assert_eq!(WorkerResolver::lost(&cluster, &worker.id()).as_deref(), Some("link broken"));
+        cluster.join(node("w", 3, 2), Instant::now()).unwrap();
+        assert!(WorkerResolver::lost(&cluster, &worker.id()).is_some(), "another incarnation is another worker");
+        assert_eq!(WorkerResolver::lost(&cluster, &node("w", 3, 2).id()), None);
+    }
+
+    #[test]
+    fn a_draining_worker_gets_no_tasks_and_is_there_until_it_leaves() {
+        let cluster = registry(Role::Coordinator);
+        let start = Instant::now();
+        cluster.join(node("w", 2, 2), start).unwrap();
+        let mut view = cluster.watch();
+        view.mark_unchanged();
+        assert!(cluster.heartbeat("w", 2, true, start));
+        assert!(view.has_changed().unwrap() && live(&cluster).is_empty());
+        assert_eq!(cluster.members()[1].state, MemberState::Draining);
+        assert_eq!(cluster.worker("w"), Some(node("w", 2, 2)));
+        assert!(cluster.heartbeat("w", 2, true, start + LOST_AFTER / 2), "it need not join again");
+        cluster.expire(start + LOST_AFTER);
+        assert_eq!(cluster.members()[1].state, MemberState::Draining, "it was heard");
+        cluster.leave("w", 2);
+        assert_eq!((cluster.worker("w"), &cluster.members()[1].state), (None, &MemberState::Left));
     }
 
     #[test]
@@ -311,15 +432,26 @@ mod tests {
         assert_eq!(live(&cluster), ["w"], "an old incarnation's good-bye");
         cluster.leave("w", 6);
         assert!(live(&cluster).is_empty());
-        assert!(!cluster.heartbeat("w", 6, start), "who left has to join");
+        assert!(!cluster.heartbeat("w", 6, false, start), "who left has to join");
     }
 
     #[test]
-    fn what_cannot_work_together_is_refused() {
+    fn workers_of_another_build_are_there_and_get_no_tasks() {
         let cluster = registry(Role::Coordinator);
-        let old = Node { version: "0.0.9".to_owned(), ..node("w", 2, 2) };
-        let error = cluster.join(old, Instant::now()).unwrap_err().to_string();
-        assert!(error.starts_with("node w has version 0.0.9"), "{error}");
+        let old = Node { version: "0.0.9".to_owned(), ..node("old", 2, 2) };
+        cluster.join(old.clone(), Instant::now()).unwrap();
+        cluster.join(node("new", 3, 3), Instant::now()).unwrap();
+        assert_eq!(live(&cluster), ["new"]);
+        assert_eq!(WorkerResolver::workers(&cluster).len(), 1);
+        assert_eq!(cluster.of_other_builds()[0].name, "old");
+        assert_eq!(WorkerResolver::lost(&cluster, &old.id()), None);
+        // It is started again as the same build.
+        cluster.join(node("old", 4, 2), Instant::now()).unwrap();
+        assert_eq!((live(&cluster).len(), cluster.of_other_builds().len()), (2, 0));
+    }
+
+    #[test]
+    fn what_cannot_be_a_worker_is_refused() {
         let error = registry(Role::Worker).join(node("w", 2, 2), Instant::now()).unwrap_err();
         assert!(matches!(error, MembershipError::NotCoordinator { .. }), "{error}");
         assert!(Node::try_from(NodeMessage::from(&node("", 2, 2))).is_err());

@@ -24,8 +24,7 @@ pub async fn watch_workers(registry: Arc<Registry>, client: Arc<FlightClient>) {
     let mut watches: JoinSet<String> = JoinSet::new();
     loop {
         view.mark_unchanged();
-        let own = registry.own().incarnation;
-        for node in registry.live_workers().into_iter().filter(|node| node.incarnation != own) {
+        for node in registry.watched() {
             if watched.insert(node.id()) {
                 watches.spawn(watch(registry.clone(), client.clone(), node));
             }

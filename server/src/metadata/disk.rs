@@ -146,11 +146,15 @@ impl DiskBatch {
     /// Puts a whole state in the place of another, and empties the log.
     pub fn restore(&mut self, before: &State, log: std::ops::RangeInclusive<u64>, after: &State, cut: Position) {
         self.remove_entries(*log.start(), *log.end());
-        before.objects().for_each(|(object, _)| self.0.remove(object_key(object)));
+        before.definitions().objects().for_each(|(object, _)| self.0.remove(object_key(object)));
         before.remembered().for_each(|(index, _)| self.0.remove(numbered(REMEMBERED, index)));
         put(&mut self.0, CUT.to_vec(), &json(&cut));
         let delta = Delta {
-            objects: after.objects().map(|(object, record)| (object.clone(), Some(Arc::clone(record)))).collect(),
+            objects: after
+                .definitions()
+                .objects()
+                .map(|(object, record)| (object.clone(), Some(Arc::clone(record))))
+                .collect(),
             remembered: after.remembered().map(|(index, it)| (index, Some(it.clone()))).collect(),
         };
         self.applied(after.applied(), &delta);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sheaf_common::{Classify, ErrorCode};
 
-use super::command::{Object, Refusal};
+use super::command::Refusal;
 
 #[derive(Debug, thiserror::Error)]
 pub enum MetadataError {
@@ -53,9 +53,19 @@ pub enum MetadataError {
         "log entry {index} cannot be read by this version: {reason}; start this node with the version of the others"
     )]
     UnknownCommand { index: u64, reason: String },
+    /// A coordinator that was asked for a place in its cluster said no, or nothing.
+    #[error("coordinator {coordinator} does not let this node in: {message}")]
+    NotAdmitted { coordinator: String, message: String },
     /// The node's own record of what it promised to the others does not fit what they say.
     #[error("replica {replica} cannot go on: {reason}")]
     Broken { replica: u64, reason: String },
+}
+
+impl MetadataError {
+    /// A place that should have metadata and has none.
+    pub fn empty(place: impl std::fmt::Display) -> Self {
+        Self::Damaged { place: place.to_string(), reason: "it is empty".to_owned() }
+    }
 }
 
 impl Classify for MetadataError {
@@ -63,6 +73,7 @@ impl Classify for MetadataError {
         match self {
             Self::Refused(refusal) => refusal.code(),
             Self::TimedOut { .. } => ErrorCode::Timeout,
+            Self::NotAdmitted { .. } => ErrorCode::InvalidArgument,
             Self::Busy { .. } | Self::Stopped { .. } => ErrorCode::Busy,
             Self::TooLarge { .. } => ErrorCode::InvalidArgument,
             Self::File { .. } | Self::NewerFormat { .. } | Self::Damaged { .. } | Self::Store { .. } => {
@@ -78,6 +89,7 @@ impl Classify for MetadataError {
             // Nothing was done, and another coordinator or a later moment may do it.
             Self::Busy { .. } | Self::Stopped { .. } => true,
             Self::Refused(_)
+            | Self::NotAdmitted { .. }
             | Self::TimedOut { .. }
             | Self::TooLarge { .. }
             | Self::File { .. }
@@ -86,24 +98,6 @@ impl Classify for MetadataError {
             | Self::Store { .. }
             | Self::UnknownCommand { .. }
             | Self::Broken { .. } => false,
-        }
-    }
-}
-
-impl Classify for Refusal {
-    fn code(&self) -> ErrorCode {
-        match self {
-            Self::NotFound { object: Object::Database { .. } } => ErrorCode::DatabaseNotFound,
-            Self::NotFound { object: Object::Table { .. } | Object::View { .. } } => ErrorCode::TableNotFound,
-            Self::Exists { object: Object::Database { .. } } => ErrorCode::DatabaseExists,
-            Self::Exists { object: Object::Table { .. } | Object::View { .. } } => ErrorCode::TableExists,
-            Self::Sealed { .. } => ErrorCode::AccessDenied,
-            Self::VersionChanged { .. } | Self::Expired => ErrorCode::Busy,
-            Self::NotFound { .. }
-            | Self::Exists { .. }
-            | Self::NotEmpty { .. }
-            | Self::Cycle { .. }
-            | Self::Invalid { .. } => ErrorCode::InvalidArgument,
         }
     }
 }

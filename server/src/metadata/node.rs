@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use raft::eraftpb::Message;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::command::{Applied, Change, MemberChange};
 use super::disk::Identity;
@@ -72,10 +72,10 @@ impl Peers {
 /// over first.
 pub struct MetadataNode {
     identity: Identity,
-    inbox: Option<SyncSender<Input>>,
+    inbox: SyncSender<Input>,
     state: Arc<RwLock<State>>,
-    /// Why the thread ended.
-    reason: Arc<Mutex<Option<String>>>,
+    /// Why the thread ended, once it has.
+    ended: watch::Receiver<Option<String>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -89,33 +89,39 @@ impl MetadataNode {
         transport: impl FnOnce(Identity, Peers) -> T,
     ) -> Result<Self> {
         let place = store.place();
-        let Some(replica) = Replica::open(store, options)? else {
-            let reason = "it is empty".to_owned();
-            return Err(MetadataError::Damaged { place, reason });
-        };
+        let replica = Replica::open(store, options)?.ok_or_else(|| MetadataError::empty(place))?;
+        Self::run(replica, transport)
+    }
+
+    /// Takes part in the group with a copy that is open.
+    ///
+    /// Errs when the system gives no thread.
+    pub fn run<T: Transport>(replica: Replica, transport: impl FnOnce(Identity, Peers) -> T) -> Result<Self> {
         let identity = replica.identity();
         let (inbox, inputs) = sync_channel(INBOX);
         let transport = transport(identity, Peers(inbox.clone()));
         let state = replica.state();
-        let reason = Arc::new(Mutex::new(None));
-        let run = {
-            let reason = Arc::clone(&reason);
-            move || {
-                let worker = Worker::new(replica, inputs, transport);
-                // Raft gives up by a panic when what it promised is not there any more.
-                let ended = match catch_unwind(AssertUnwindSafe(|| worker.run())) {
-                    Ok(Ok(why)) => why.to_owned(),
-                    Ok(Err(error)) => crate::error::chain(&error),
-                    Err(panic) => panic_text(panic.as_ref()),
-                };
-                tracing::info!(replica = identity.replica, ended, "metadata stopped");
-                *reason.lock() = Some(ended);
-            }
+        let (tell_end, ended) = watch::channel(None);
+        let run = move || {
+            let worker = Worker::new(replica, inputs, transport);
+            // Raft gives up by a panic when what it promised is not there any more.
+            let why = match catch_unwind(AssertUnwindSafe(|| worker.run())) {
+                Ok(Ok(why)) => why.to_owned(),
+                Ok(Err(error)) => crate::error::chain(&error),
+                Err(panic) => panic_text(panic.as_ref()),
+            };
+            tracing::info!(replica = identity.replica, why, "metadata stopped");
+            tell_end.send_replace(Some(why));
         };
         let thread = std::thread::Builder::new().name("sheaf-metadata".to_owned()).spawn(run);
         let thread =
             thread.map_err(|error| MetadataError::Stopped { reason: format!("cannot start its thread: {error}") })?;
-        Ok(Self { identity, inbox: Some(inbox), state, reason, thread: Mutex::new(Some(thread)) })
+        Ok(Self { identity, inbox, state, ended, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Where messages of other replicas are brought.
+    pub fn peers(&self) -> Peers {
+        Peers(self.inbox.clone())
     }
 
     pub fn identity(&self) -> Identity {
@@ -123,7 +129,7 @@ impl MetadataNode {
     }
 
     fn stopped(&self) -> MetadataError {
-        let reason = self.reason.lock().clone();
+        let reason = self.ended.borrow().clone();
         MetadataError::Stopped { reason: reason.unwrap_or_else(|| "it is stopping".to_owned()) }
     }
 
@@ -134,8 +140,7 @@ impl MetadataNode {
         input: impl FnOnce(oneshot::Sender<T>) -> Input,
     ) -> Result<T> {
         let (answer, answered) = oneshot::channel();
-        let Some(inbox) = &self.inbox else { return Err(self.stopped()) };
-        inbox.try_send(input(answer)).map_err(|error| match error {
+        self.inbox.try_send(input(answer)).map_err(|error| match error {
             TrySendError::Full(_) => MetadataError::Busy { what },
             TrySendError::Disconnected(_) => self.stopped(),
         })?;
@@ -185,12 +190,19 @@ impl MetadataNode {
         self.ask("the status", Duration::ZERO, |answer| Input::Status { answer }).await
     }
 
-    /// Stops within about `timeout`. A leader first hands its office to another, so that nobody waits for an election.
-    pub async fn stop(mut self, timeout: Duration) {
-        if let Some(inbox) = self.inbox.take() {
-            // Full or gone: dropping the inbox ends it as well.
-            let _ = inbox.try_send(Input::Stop { ticks: ticks(timeout) });
+    /// Waits until it has stopped, for whatever reason, and gives the reason.
+    pub async fn ended(&self) -> String {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => "its thread ended".to_owned(),
         }
+    }
+
+    /// Stops within about `timeout`. A leader first hands its office to another, so that nobody waits for an election.
+    pub async fn stop(&self, timeout: Duration) {
+        // Full or gone: dropping this ends it as well.
+        let _ = self.inbox.try_send(Input::Stop { ticks: ticks(timeout) });
         let Some(thread) = self.thread.lock().take() else { return };
         let joined = tokio::task::spawn_blocking(move || thread.join());
         if tokio::time::timeout(timeout + GRACE, joined).await.is_err() {
@@ -202,9 +214,7 @@ impl MetadataNode {
 impl Drop for MetadataNode {
     fn drop(&mut self) {
         // Transports hold the inbox too, so that its end would not be seen.
-        if let Some(inbox) = self.inbox.take() {
-            let _ = inbox.try_send(Input::Stop { ticks: 0 });
-        }
+        let _ = self.inbox.try_send(Input::Stop { ticks: 0 });
     }
 }
 
@@ -250,7 +260,10 @@ impl<T: Transport> Worker<T> {
                 // Ticks that were slept through are not made up for: a node that was frozen first hears what it missed.
                 next_tick = now + TICK;
                 self.replica.tick();
-                self.stopping = self.stopping.map(|ticks| ticks.saturating_sub(1));
+                if let Some(ticks) = &mut self.stopping {
+                    *ticks = ticks.saturating_sub(1);
+                    self.replica.hand_over();
+                }
             }
         }
     }
@@ -270,8 +283,8 @@ impl<T: Transport> Worker<T> {
             }
             Input::Status { answer } => drop(answer.send(self.replica.status())),
             Input::Stop { ticks } => {
-                let handed_over = ticks > 0 && self.replica.hand_over();
-                self.stopping = Some(if handed_over { ticks } else { 0 });
+                self.replica.hand_over();
+                self.stopping = Some(if self.replica.leads_others() { ticks } else { 0 });
             }
         }
     }

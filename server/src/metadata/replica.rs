@@ -22,12 +22,12 @@ use raft::eraftpb::{
 };
 use raft::{RawNode, ReadState, SnapshotStatus, StateRole};
 
-use super::command::{Applied, COMMAND_BYTES_MAX, Change, MemberChange, Refusal, Request, RequestId};
+use super::command::{Applied, COMMAND_BYTES_MAX, Change, MemberChange, Object, Refusal, Request, RequestId};
 use super::disk::{Disk, DiskBatch, Identity, Loaded, Position};
 use super::error::{MetadataError, Result};
 use super::frame;
 use super::log::Log;
-use super::state::State;
+use super::state::{Record, State};
 use super::store::Store;
 
 /// A learner that is at most so far behind gets its vote.
@@ -151,7 +151,29 @@ impl Replica {
         let members = ConfState { voters: voters.to_vec(), ..ConfState::default() };
         let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
         // Not from index 0: who joins later must get the members by snapshot, they are in no log entry.
-        Self::write_beginning(&mut disk, identity, cut, &members, &hard_state)
+        let state = State::new(cut.index, BTreeMap::new(), BTreeMap::new());
+        Self::write_beginning(&mut disk, identity, state, cut, &members, &hard_state)
+    }
+
+    /// Makes the only copy of a new cluster that has objects from the start, as of log index `applied`; its log goes on
+    /// after that.
+    ///
+    /// Errs when the store holds something already.
+    pub fn create_from(
+        store: Box<dyn Store>,
+        identity: Identity,
+        applied: u64,
+        objects: BTreeMap<Object, Arc<Record>>,
+    ) -> Result<()> {
+        let mut disk = Disk::new(store);
+        if disk.load()?.is_some() {
+            return Err(broken(identity.replica, "the folder has metadata already"));
+        }
+        let cut = Position { index: applied.max(1), term: 1 };
+        let members = ConfState { voters: vec![identity.replica], ..ConfState::default() };
+        let hard_state = HardState { term: 1, commit: cut.index, ..HardState::default() };
+        let state = State::new(cut.index, objects, BTreeMap::new());
+        Self::write_beginning(&mut disk, identity, state, cut, &members, &hard_state)
     }
 
     /// Makes a copy that waits to be added to a group that exists.
@@ -160,12 +182,14 @@ impl Replica {
         if disk.load()?.is_some() {
             return Err(broken(identity.replica, "the folder has metadata already"));
         }
-        Self::write_beginning(&mut disk, identity, Position::default(), &ConfState::default(), &HardState::default())
+        let (cut, members, hard_state) = (Position::default(), ConfState::default(), HardState::default());
+        Self::write_beginning(&mut disk, identity, State::default(), cut, &members, &hard_state)
     }
 
     fn write_beginning(
         disk: &mut Disk,
         identity: Identity,
+        state: State,
         cut: Position,
         members: &ConfState,
         hard_state: &HardState,
@@ -174,7 +198,6 @@ impl Replica {
         batch.identity(identity);
         batch.hard_state(hard_state);
         batch.conf_state(members);
-        let state = State::new(cut.index, BTreeMap::new(), BTreeMap::new());
         #[allow(clippy::reversed_empty_ranges, reason = "there is no log yet")]
         batch.restore(&State::default(), 1..=0, &state, cut);
         disk.write(batch, true)
@@ -424,8 +447,17 @@ impl Replica {
         self.raw.report_snapshot(replica, status);
     }
 
-    /// Gives the leader's office to the voter that has the most, if this is the leader and there is one.
+    /// Whether this is the leader and somebody else could be.
+    pub fn leads_others(&self) -> bool {
+        self.is_leader() && self.raw.store().conf_state.voters.iter().any(|it| *it != self.identity.replica)
+    }
+
+    /// Gives the leader's office to the voter that has the most, if this is the leader and there is one. Called again, it
+    /// does so again where Raft has given up on it, which it does after an election timeout.
     pub fn hand_over(&mut self) -> bool {
+        if self.is_leader() && self.raw.raft.lead_transferee.is_some() {
+            return true;
+        }
         let voters = &self.raw.store().conf_state.voters;
         let others = self.raw.raft.prs().iter().filter(|(id, _)| voters.contains(id) && self.is_heard(**id));
         let best = others.max_by_key(|(id, it)| (it.matched, **id)).map(|(id, _)| *id);
@@ -570,6 +602,7 @@ impl Replica {
         }
         let mut batch = DiskBatch::default();
         let mut has_new_members = false;
+        let mut n_commands = 0;
         let mut state = self.state.write();
         for entry in entries {
             let index = entry.index;
@@ -605,6 +638,7 @@ impl Replica {
             }
             state.commit(index, &delta);
             batch.applied(index, &delta);
+            n_commands += 1;
             #[cfg(test)]
             self.applied_entries.push((index, Some(request.clone())));
             if request.id.client == self.options.client && self.commands.remove(&request.id.sequence).is_some() {
@@ -613,6 +647,7 @@ impl Replica {
             }
         }
         drop(state);
+        crate::metrics::metadata_applied(n_commands);
         // Who was removed may be gone for good after the answer: a crash must not bring back the members of before, who
         // would need its vote.
         self.disk.write(batch, has_new_members)

@@ -251,7 +251,7 @@ impl World {
         let version = {
             let state = self.replica(id).expect("it runs").state();
             let state = state.read();
-            state.get(&key).map(|record| record.version)
+            state.definitions().get(&key).map(|record| record.version)
         };
         let change = match self.random.random_range(0..6) {
             0 | 1 => {

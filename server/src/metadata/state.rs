@@ -2,28 +2,16 @@
 //!
 //! Deterministic: the same entries give the same state on every coordinator, whatever its clock, locale or build.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+pub use sheaf_common::definitions::{Definitions, Record, Written};
 
-use super::command::{Applied, Change, Effect, IfExists, Object, Outcome, Refusal, Request, RequestId, Right};
+use super::command::{Applied, Object, Outcome, Refusal, Request, RequestId};
 
 /// For how many log entries an outcome is remembered, so that a command sent again gets the same answer.
 pub const REMEMBERED_ENTRIES: u64 = 100_000;
-
-/// An object as it is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Record {
-    /// Log index of the last change.
-    pub version: u64,
-    /// Log index of the creation.
-    pub created: u64,
-    pub definition: String,
-    #[serde(default)]
-    pub sealed: bool,
-}
 
 /// An outcome that is remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +24,7 @@ pub struct Remembered {
 /// What one log entry changes, to be kept in one batch with its index.
 #[derive(Debug, Default)]
 pub struct Delta {
-    pub objects: BTreeMap<Object, Option<Arc<Record>>>,
+    pub objects: Written,
     /// By log index; `None` forgets.
     pub remembered: BTreeMap<u64, Option<Remembered>>,
 }
@@ -45,7 +33,8 @@ pub struct Delta {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     applied: u64,
-    objects: BTreeMap<Object, Arc<Record>>,
+    /// Shared with readers, and copied when one still has it while it is changed.
+    definitions: Arc<Definitions>,
     /// By log index, the oldest first.
     remembered: BTreeMap<u64, Remembered>,
     /// Invariant: the ids of `remembered`, with their index.
@@ -65,7 +54,7 @@ impl State {
     /// The state whose parts were read from disk.
     pub fn new(applied: u64, objects: BTreeMap<Object, Arc<Record>>, remembered: BTreeMap<u64, Remembered>) -> Self {
         let ids = remembered.iter().map(|(index, it)| (it.id, *index)).collect();
-        Self { applied, objects, remembered, ids }
+        Self { applied, definitions: Arc::new(Definitions::new(applied, objects)), remembered, ids }
     }
 
     /// The last log index in it.
@@ -73,27 +62,17 @@ impl State {
         self.applied
     }
 
-    pub fn get(&self, object: &Object) -> Option<&Arc<Record>> {
-        self.objects.get(object)
-    }
-
-    /// Everything, ordered by kind, then by name.
-    pub fn objects(&self) -> impl Iterator<Item = (&Object, &Arc<Record>)> {
-        self.objects.iter()
+    pub fn definitions(&self) -> &Arc<Definitions> {
+        &self.definitions
     }
 
     pub fn remembered(&self) -> impl Iterator<Item = (u64, &Remembered)> {
         self.remembered.iter().map(|(index, it)| (*index, it))
     }
 
-    /// Tables and views of a database.
-    pub fn relations<'a>(&'a self, database: &'a str) -> impl Iterator<Item = (&'a Object, &'a Arc<Record>)> {
-        relations(&self.objects, database)
-    }
-
     /// The whole state as bytes; equal states give equal bytes.
     pub fn image(&self) -> Vec<u8> {
-        let objects = self.objects.iter().map(|(object, record)| (object, record.as_ref())).collect();
+        let objects = self.definitions.objects().map(|(object, record)| (object, record.as_ref())).collect();
         let remembered = self.remembered().collect();
         let image = Image { applied: self.applied, objects, remembered };
         serde_json::to_vec(&image).expect("a state has text keys and no foreign types")
@@ -118,14 +97,11 @@ impl State {
         if index.saturating_sub(request.since) > REMEMBERED_ENTRIES {
             return (Err(Refusal::Expired), delta);
         }
-        let mut draft = Draft { index, state: self, written: BTreeMap::new() };
-        let outcome = request.check().and_then(|()| {
-            let effects = request.changes.iter().map(|change| draft.change(change)).collect::<Result<Vec<_>, _>>()?;
-            Ok(Applied { index, effects })
+        let prepared = request.check().and_then(|()| self.definitions.prepare(index, &request.changes));
+        let outcome = prepared.map(|(effects, written)| {
+            delta.objects = written;
+            Applied { index, effects }
         });
-        if outcome.is_ok() {
-            delta.objects = draft.written;
-        }
         self.remember(index, request.id, outcome.clone(), &mut delta);
         (outcome, delta)
     }
@@ -151,11 +127,8 @@ impl State {
     pub fn commit(&mut self, index: u64, delta: &Delta) {
         assert_eq!(index, self.applied + 1, "log entries are applied one after the other");
         self.applied = index;
-        for (object, record) in &delta.objects {
-            match record {
-                Some(record) => self.objects.insert(object.clone(), Arc::clone(record)),
-                None => self.objects.remove(object),
-            };
+        if !delta.objects.is_empty() {
+            Arc::make_mut(&mut self.definitions).commit(index, &delta.objects);
         }
         for (index, remembered) in &delta.remembered {
             match remembered {
@@ -173,189 +146,10 @@ impl State {
     }
 }
 
-fn relations<'a>(
-    objects: &'a BTreeMap<Object, Arc<Record>>,
-    database: &'a str,
-) -> impl Iterator<Item = (&'a Object, &'a Arc<Record>)> {
-    let first = [
-        Object::Table { database: database.to_owned(), name: String::new() },
-        Object::View { database: database.to_owned(), name: String::new() },
-    ];
-    first.into_iter().flat_map(move |first| {
-        objects.range(first.clone()..).take_while(move |(object, _)| match (&first, object) {
-            (Object::Table { .. }, Object::Table { database: of, .. })
-            | (Object::View { .. }, Object::View { database: of, .. }) => of == database,
-            _ => false,
-        })
-    })
-}
-
-/// The changes of one command over a state that is left alone until all of them are found good.
-struct Draft<'a> {
-    index: u64,
-    state: &'a State,
-    written: BTreeMap<Object, Option<Arc<Record>>>,
-}
-
-impl Draft<'_> {
-    fn get(&self, object: &Object) -> Option<&Arc<Record>> {
-        match self.written.get(object) {
-            Some(record) => record.as_ref(),
-            None => self.state.get(object),
-        }
-    }
-
-    fn has(&self, object: &Object) -> bool {
-        self.get(object).is_some()
-    }
-
-    /// All objects as the command sees them.
-    fn matching(&self, wanted: impl Fn(&Object) -> bool) -> BTreeSet<Object> {
-        let before = self.state.objects.keys().filter(|object| !self.written.contains_key(*object));
-        let written = self.written.iter().filter(|(_, record)| record.is_some()).map(|(object, _)| object);
-        before.chain(written).filter(|object| wanted(object)).cloned().collect()
-    }
-
-    fn change(&mut self, change: &Change) -> Result<Effect, Refusal> {
-        match change {
-            Change::Create { object, definition, if_exists, sealed } => {
-                self.check_place(object)?;
-                let before = self.get(object).cloned();
-                match (&before, if_exists) {
-                    (Some(_), IfExists::Fail) => return Err(Refusal::Exists { object: object.clone() }),
-                    (Some(_), IfExists::Keep) => return Ok(Effect::Nothing),
-                    (Some(_), IfExists::Replace) | (None, _) => {}
-                }
-                let record = Record {
-                    version: self.index,
-                    created: self.index,
-                    definition: definition.clone(),
-                    sealed: *sealed,
-                };
-                self.written.insert(object.clone(), Some(Arc::new(record)));
-                Ok(if before.is_some() { Effect::Replaced } else { Effect::Created })
-            }
-            Change::Alter { object, definition, expected } => {
-                let Some(before) = self.get(object) else {
-                    return Err(Refusal::NotFound { object: object.clone() });
-                };
-                check_version(object, before, *expected)?;
-                let record = Record { version: self.index, definition: definition.clone(), ..before.as_ref().clone() };
-                self.written.insert(object.clone(), Some(Arc::new(record)));
-                Ok(Effect::Altered)
-            }
-            Change::Drop { object, if_missing_keep, cascade, expected } => {
-                let Some(before) = self.get(object) else {
-                    return match if_missing_keep {
-                        true => Ok(Effect::Nothing),
-                        false => Err(Refusal::NotFound { object: object.clone() }),
-                    };
-                };
-                check_version(object, before, *expected)?;
-                let others = self.dependents(object);
-                let n_others = others.len() as u64;
-                if matches!(object, Object::Database { .. }) && !others.is_empty() && !cascade {
-                    return Err(Refusal::NotEmpty { object: object.clone(), others: n_others });
-                }
-                self.written.extend(others.into_iter().chain([object.clone()]).map(|gone| (gone, None)));
-                Ok(Effect::Dropped { others: n_others })
-            }
-        }
-    }
-
-    /// Whether what an object needs is there, and no object of another kind has its name.
-    fn check_place(&self, object: &Object) -> Result<(), Refusal> {
-        let rival = match object {
-            Object::Table { database, name } | Object::View { database, name } => {
-                let place = Object::database(database);
-                match self.get(&place) {
-                    None => return Err(Refusal::NotFound { object: place }),
-                    Some(record) if record.sealed => return Err(Refusal::Sealed { object: place }),
-                    Some(_) => {}
-                }
-                let (database, name) = (database.clone(), name.clone());
-                match object {
-                    Object::Table { .. } => Object::View { database, name },
-                    _ => Object::Table { database, name },
-                }
-            }
-            Object::User { name } => Object::Role { name: name.clone() },
-            Object::Role { name } => Object::User { name: name.clone() },
-            Object::Grant { grantee, right } => return self.check_grant(grantee, right),
-            Object::Database { .. } | Object::Setting { .. } | Object::Connection { .. } | Object::Node { .. } => {
-                return Ok(());
-            }
-        };
-        match self.has(&rival) {
-            true => Err(Refusal::Exists { object: rival }),
-            false => Ok(()),
-        }
-    }
-
-    fn check_grant(&self, grantee: &str, right: &Right) -> Result<(), Refusal> {
-        let user = Object::User { name: grantee.to_owned() };
-        if !self.has(&user) && !self.has(&Object::Role { name: grantee.to_owned() }) {
-            return Err(Refusal::NotFound { object: user });
-        }
-        let Right::Role { name } = right else { return Ok(()) };
-        let role = Object::Role { name: name.clone() };
-        if !self.has(&role) {
-            return Err(Refusal::NotFound { object: role });
-        }
-        // Whoever checks a right walks from role to role, and must come to an end.
-        let (mut seen, mut open) = (BTreeSet::new(), vec![name.clone()]);
-        while let Some(role) = open.pop() {
-            if role == grantee {
-                return Err(Refusal::Cycle { role });
-            }
-            if seen.insert(role.clone()) {
-                let is_role_of = |it: &Object| match it {
-                    Object::Grant { grantee, right: Right::Role { .. } } => *grantee == role,
-                    _ => false,
-                };
-                open.extend(self.matching(is_role_of).into_iter().filter_map(|it| match it {
-                    Object::Grant { right: Right::Role { name }, .. } => Some(name),
-                    _ => None,
-                }));
-            }
-        }
-        Ok(())
-    }
-
-    /// What goes when an object goes.
-    fn dependents(&self, object: &Object) -> BTreeSet<Object> {
-        match object {
-            Object::Database { name } => self.matching(
-                |it| matches!(it, Object::Table { database, .. } | Object::View { database, .. } if database == name),
-            ),
-            Object::User { name } => self.matching(|it| matches!(it, Object::Grant { grantee, .. } if grantee == name)),
-            Object::Role { name } => self.matching(|it| match it {
-                Object::Grant { grantee, right: Right::Role { name: role } } => grantee == name || role == name,
-                Object::Grant { grantee, .. } => grantee == name,
-                _ => false,
-            }),
-            Object::Table { .. }
-            | Object::View { .. }
-            | Object::Grant { .. }
-            | Object::Setting { .. }
-            | Object::Connection { .. }
-            | Object::Node { .. } => BTreeSet::new(),
-        }
-    }
-}
-
-fn check_version(object: &Object, record: &Record, expected: Option<u64>) -> Result<(), Refusal> {
-    match expected {
-        Some(expected) if expected != record.version => {
-            Err(Refusal::VersionChanged { object: object.clone(), expected, found: record.version })
-        }
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metadata::command::{Change, Effect, IfExists, Right};
 
     /// A state, and the log that made it.
     #[derive(Default)]
@@ -392,6 +186,11 @@ mod tests {
         }
     }
 
+    fn relations(machine: &Machine, database: &str) -> usize {
+        let all = &machine.state.definitions;
+        all.tables(database).count() + all.views(database).count()
+    }
+
     fn view(database: &str, name: &str) -> Object {
         Object::View { database: database.to_owned(), name: name.to_owned() }
     }
@@ -419,16 +218,16 @@ mod tests {
         let again = |if_exists| Change::create(Object::table("d", "t"), "2", if_exists);
         assert_eq!(it.one(again(IfExists::Fail)), Err(Refusal::Exists { object: Object::table("d", "t") }));
         assert_eq!(it.one(again(IfExists::Keep)), Ok(Effect::Nothing));
-        assert_eq!(it.state.get(&Object::table("d", "t")).unwrap().definition, "");
+        assert_eq!(it.state.definitions.get(&Object::table("d", "t")).unwrap().definition, "");
         assert_eq!(it.one(again(IfExists::Replace)), Ok(Effect::Replaced));
-        assert_eq!(it.state.get(&Object::table("d", "t")).unwrap().definition, "2");
-        assert_eq!(it.state.relations("d").count(), 2);
+        assert_eq!(it.state.definitions.get(&Object::table("d", "t")).unwrap().definition, "2");
+        assert_eq!(relations(&it, "d"), 2);
         let drop =
             |cascade| Change::Drop { object: Object::database("d"), if_missing_keep: true, cascade, expected: None };
         assert_eq!(it.one(drop(false)), Err(Refusal::NotEmpty { object: Object::database("d"), others: 2 }));
         assert_eq!(it.one(drop(true)), Ok(Effect::Dropped { others: 2 }));
         assert_eq!(it.one(drop(true)), Ok(Effect::Nothing));
-        assert_eq!(it.state.objects().count(), 0);
+        assert_eq!(it.state.definitions.objects().count(), 0);
     }
 
     #[test]
@@ -438,21 +237,21 @@ mod tests {
             it.create(Object::database(name)).unwrap();
             it.create(Object::table(name, "t")).unwrap();
         }
-        assert_eq!(it.state.relations("a").count(), 1);
-        assert_eq!(it.state.relations("").count(), 0);
+        assert_eq!(relations(&it, "a"), 1);
+        assert_eq!(relations(&it, ""), 0);
     }
 
     #[test]
     fn a_command_is_all_or_nothing() {
         let mut it = Machine::default();
         it.create(Object::database("d")).unwrap();
-        let before = it.state.objects.clone();
+        let before = it.state.definitions.clone();
         let table = |name: &str| Change::create(Object::table("d", name), "", IfExists::Fail);
         assert!(it.run(vec![table("a"), table("b"), table("a")]).is_err());
-        assert_eq!(it.state.objects, before);
+        assert_eq!(it.state.definitions, before);
         // Later changes see earlier ones: a rename is one command.
         it.run(vec![table("a"), Change::drop(Object::table("d", "a")), table("b")]).unwrap();
-        assert_eq!(it.state.relations("d").count(), 1);
+        assert_eq!(relations(&it, "d"), 1);
         let all = vec![
             Change::create(Object::database("e"), "", IfExists::Fail),
             Change::create(Object::table("e", "t"), "", IfExists::Fail),
@@ -466,7 +265,7 @@ mod tests {
         it.create(Object::database("d")).unwrap();
         let table = Object::table("d", "t");
         it.create(table.clone()).unwrap();
-        let version = it.state.get(&table).unwrap().version;
+        let version = it.state.definitions.get(&table).unwrap().version;
         let commit = |definition: &str| Change::alter(table.clone(), definition, Some(version));
         assert_eq!(it.one(commit("first")), Ok(Effect::Altered));
         let refused = it.one(commit("second"));
@@ -474,7 +273,7 @@ mod tests {
             refused,
             Err(Refusal::VersionChanged { object: table.clone(), expected: version, found: version + 1 })
         );
-        let record = it.state.get(&table).unwrap();
+        let record = it.state.definitions.get(&table).unwrap();
         assert_eq!((record.definition.as_str(), record.created), ("first", version));
     }
 
@@ -505,7 +304,35 @@ mod tests {
         assert_eq!(it.create(grant("s", "r")), Err(Refusal::Cycle { role: "s".to_owned() }));
         assert_eq!(it.create(grant("r", "r")), Err(Refusal::Cycle { role: "r".to_owned() }));
         assert_eq!(it.one(Change::drop(role("r"))), Ok(Effect::Dropped { others: 2 }));
-        assert_eq!(it.state.objects().count(), 2);
+        assert_eq!(it.state.definitions.objects().count(), 2);
+        // A user can be granted like a role, and takes that along too.
+        it.create(user("v")).unwrap();
+        it.create(grant("u", "v")).unwrap();
+        assert_eq!(it.create(grant("v", "u")), Err(Refusal::Cycle { role: "v".to_owned() }));
+        assert_eq!(it.one(Change::drop(user("v"))), Ok(Effect::Dropped { others: 1 }));
+    }
+
+    #[test]
+    fn grants_of_a_connection_go_with_it_and_those_of_a_table_stay() {
+        let mut it = Machine::default();
+        let on_connection = Object::grant("u", Right::Connection { name: "c".to_owned() });
+        let privilege = |table: &str| Right::Privilege {
+            privilege: "SELECT".to_owned(),
+            database: Some("d".to_owned()),
+            table: Some(table.to_owned()),
+        };
+        it.create(user("u")).unwrap();
+        assert_eq!(it.create(on_connection.clone()), Err(Refusal::NotFound { object: Object::connection("c") }));
+        for object in [Object::connection("c"), on_connection.clone(), Object::database("d"), Object::table("d", "t")] {
+            it.create(object).unwrap();
+        }
+        it.create(Object::grant("u", privilege("t"))).unwrap();
+        assert_eq!(it.one(Change::drop(Object::connection("c"))), Ok(Effect::Dropped { others: 1 }));
+        assert!(it.state.definitions.get(&on_connection).is_none());
+        let drop =
+            Change::Drop { object: Object::database("d"), if_missing_keep: false, cascade: true, expected: None };
+        assert_eq!(it.one(drop), Ok(Effect::Dropped { others: 1 }));
+        assert!(it.state.definitions.get(&Object::grant("u", privilege("t"))).is_some());
     }
 
     #[test]
@@ -516,13 +343,13 @@ mod tests {
         assert!(first.is_ok());
         it.one(Change::drop(Object::database("d"))).unwrap();
         assert_eq!(it.send(&request), first);
-        assert!(it.state.get(&Object::database("d")).is_none());
+        assert!(it.state.definitions.get(&Object::database("d")).is_none());
         // A refusal is an outcome as well: it must not become a yes when sent again.
         let request = it.request(vec![Change::drop(Object::database("d"))]);
         assert!(it.send(&request).is_err());
         it.create(Object::database("d")).unwrap();
         assert!(it.send(&request).is_err());
-        assert!(it.state.get(&Object::database("d")).is_some());
+        assert!(it.state.definitions.get(&Object::database("d")).is_some());
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! How messages get from replica to replica: what [`super::node`] asks of the network.
 
+pub mod flight;
+pub mod messages;
+
 use protobuf::Message as _;
 use raft::eraftpb::Message;
 

@@ -1,14 +1,20 @@
 //! How a client proves who it is: who may log in at all, the plugins by which it is shown, and their exchange.
 //!
-//! Does not know packets' framing or sockets: payloads in, payloads out. The server keeps verifiers, never passwords; from
+//! Does not know packets' framing or sockets: payloads in, payloads out. The engine keeps verifiers, never passwords; from
 //! the double SHA-256 that it keeps for `caching_sha2_password` every client can be checked by that plugin's short exchange.
 //! Its long one, for which a password would have to travel under TLS or RSA, is never asked for.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
+use sheaf_common::settings::MetadataReads;
+use sheaf_query::access::Verifier;
+use sheaf_query::definitions::ELECTION;
+use sheaf_query::{Engine, Identity};
 
 use super::wire::put_zero_ended;
 
@@ -28,88 +34,88 @@ pub fn salt() -> Salt {
 }
 
 /// Who may log in and how they prove it. Asked once in each login and each change of user.
+#[async_trait]
 pub trait Accounts: fmt::Debug + Send + Sync {
-    /// Of the user who connects from that address. An unknown user is [`Verifier::Nobody`].
-    fn verifier(&self, user: &str, peer: IpAddr) -> Verifier;
-}
+    /// Of the user who connects from that address; none for an unknown one. Takes a few seconds at most.
+    async fn candidate(&self, user: &str, peer: IpAddr) -> Option<Candidate>;
 
-/// No accounts yet: everybody is let in, with or without a password, from this machine or, insecurely, from all.
-#[derive(Debug, Clone, Copy)]
-pub struct OpenAccounts {
-    pub other_machines: bool,
-}
-
-impl Accounts for OpenAccounts {
-    fn verifier(&self, _user: &str, peer: IpAddr) -> Verifier {
-        // An IPv4 client of an IPv6 listener has a mapped address.
-        if self.other_machines || peer.to_canonical().is_loopback() { Verifier::Anybody } else { Verifier::Nobody }
+    /// Whether nobody is let in without TLS.
+    fn require_tls(&self) -> bool {
+        false
     }
 }
 
-/// What is kept of a password to check it.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Verifier {
-    /// Whatever the client says is believed.
-    Anybody,
-    /// Whatever the client says is refused, in the way in which a wrong password is.
-    Nobody,
-    /// The account has no password: one is refused.
-    NoPassword,
-    /// SHA-1 of the SHA-1 of the password.
-    Native([u8; 20]),
-    /// SHA-256 of the SHA-256 of the password.
-    CachingSha2([u8; 32]),
+/// Whom a client may turn out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    pub identity: Identity,
+    pub verifier: Verifier,
+    pub is_locked: bool,
+    pub requires_tls: bool,
+    /// What is known of it may be out of date, and it is not one of those that look after the server.
+    pub is_offline: bool,
 }
 
-impl Verifier {
-    pub fn native(password: &str) -> Self {
-        Self::Native(Sha1::digest(Sha1::digest(password)).into())
-    }
-
-    pub fn caching_sha2(password: &str) -> Self {
-        Self::CachingSha2(Sha256::digest(Sha256::digest(password)).into())
-    }
-
-    fn accepts(&self, plugin: Plugin) -> bool {
-        match self {
-            Self::Anybody | Self::NoPassword => true,
-            Self::Native(_) => plugin == Plugin::Native,
-            // Nobody is told whether an account is there.
-            Self::CachingSha2(_) | Self::Nobody => plugin == Plugin::CachingSha2,
-        }
-    }
-
-    fn plugin(&self) -> Plugin {
-        if self.accepts(Plugin::DEFAULT) { Plugin::DEFAULT } else { Plugin::Native }
-    }
-
-    /// Whether an answer other than the empty one is that of somebody who knows the password.
-    fn matches(&self, salt: &Salt, answer: &[u8]) -> bool {
-        match self {
-            Self::Anybody => true,
-            Self::Nobody | Self::NoPassword => false,
-            Self::Native(twice) => {
-                let mask = Sha1::new().chain_update(salt).chain_update(twice).finalize();
-                unmasked::<20>(answer, &mask).is_some_and(|once| is_equal(&Sha1::digest(once), twice))
-            }
-            Self::CachingSha2(twice) => {
-                let mask = Sha256::new().chain_update(twice).chain_update(salt).finalize();
-                unmasked::<32>(answer, &mask).is_some_and(|once| is_equal(&Sha256::digest(once), twice))
-            }
-        }
-    }
+/// The accounts of an engine, as all coordinators have agreed on them before the login. Where no majority says so in time,
+/// only those log in that manage connections, root among them, by what this process knows: they can look what is wrong,
+/// and a user who was dropped or locked elsewhere does not come in by the coordinator that has not heard of it. Whoever
+/// has the server read metadata locally lets everybody in by that.
+#[derive(Debug)]
+pub struct EngineAccounts {
+    pub engine: Arc<Engine>,
+    /// Root of this machine may come from others too while it has no password: what `--insecure` asks for.
+    pub lets_open_root_in: bool,
 }
 
-/// Says which kind it is, never what of.
-impl fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Anybody => "Anybody",
-            Self::Nobody => "Nobody",
-            Self::NoPassword => "NoPassword",
-            Self::Native(_) => "Native(..)",
-            Self::CachingSha2(_) => "CachingSha2(..)",
+#[async_trait]
+impl Accounts for EngineAccounts {
+    async fn candidate(&self, user: &str, peer: IpAddr) -> Option<Candidate> {
+        let access = self.engine.access();
+        let is_confirmed = match self.engine.globals().settings.metadata_reads {
+            MetadataReads::Local => true,
+            MetadataReads::Latest => access.catch_up(ELECTION).await.is_ok(),
+        };
+        let accounts = access.accounts();
+        let local = || {
+            let root = accounts.of_login(user, Ipv4Addr::LOCALHOST.into());
+            root.filter(|(_, it)| self.lets_open_root_in && user == "root" && !it.verifier.has_password())
+        };
+        let (name, account) = accounts.of_login(user, peer).or_else(local)?;
+        Some(Candidate {
+            identity: Identity::Account(name.clone()),
+            verifier: account.verifier.clone(),
+            is_locked: account.is_locked,
+            requires_tls: account.requires_tls,
+            is_offline: !is_confirmed && !accounts.manages_connections(name),
         })
+    }
+
+    fn require_tls(&self) -> bool {
+        self.engine.globals().variables.is_on("require_secure_transport")
+    }
+}
+
+fn accepts(verifier: Option<&Verifier>, plugin: Plugin) -> bool {
+    match verifier {
+        Some(open) if !open.has_password() => true,
+        Some(Verifier::Native(_)) => plugin == Plugin::Native,
+        // Nobody is told whether an account is there.
+        Some(Verifier::CachingSha2(_)) | None => plugin == Plugin::CachingSha2,
+    }
+}
+
+/// Whether an answer other than the empty one is that of somebody who knows the password.
+fn matches(verifier: &Verifier, salt: &Salt, answer: &[u8]) -> bool {
+    match verifier {
+        Verifier::Native(None) | Verifier::CachingSha2(None) => false,
+        Verifier::Native(Some(twice)) => {
+            let mask = Sha1::new().chain_update(salt).chain_update(twice).finalize();
+            unmasked::<20>(answer, &mask).is_some_and(|once| is_equal(&Sha1::digest(once), twice))
+        }
+        Verifier::CachingSha2(Some(twice)) => {
+            let mask = Sha256::new().chain_update(twice).chain_update(salt).finalize();
+            unmasked::<32>(answer, &mask).is_some_and(|once| is_equal(&Sha256::digest(once), twice))
+        }
     }
 }
 
@@ -184,20 +190,21 @@ pub enum Refusal {
 /// A login, or change of user, of which one answer is to come.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Exchange {
-    verifier: Verifier,
+    /// None of somebody unknown, who is refused in the way in which a wrong password is.
+    verifier: Option<Verifier>,
     salt: Salt,
     plugin: Plugin,
 }
 
 impl Exchange {
     /// `salt` is that of the greeting, also for a change of user.
-    pub fn begin(verifier: Verifier, salt: Salt, proof: &Proof) -> Step {
-        let wanted = verifier.plugin();
+    pub fn begin(verifier: Option<Verifier>, salt: Salt, proof: &Proof) -> Step {
+        let wanted = if accepts(verifier.as_ref(), Plugin::DEFAULT) { Plugin::DEFAULT } else { Plugin::Native };
         let (named, answer) = match proof {
             Proof::Unnamed(answer) => (Some(Plugin::Native), answer),
             Proof::Named { plugin, answer } => (Plugin::of_name(plugin), answer),
         };
-        let spoken = named.filter(|plugin| verifier.accepts(*plugin));
+        let spoken = named.filter(|plugin| accepts(verifier.as_ref(), *plugin));
         let speaks_plugins = matches!(proof, Proof::Named { .. });
         let exchange = Self { verifier, salt, plugin: spoken.unwrap_or(wanted) };
         match spoken {
@@ -222,12 +229,12 @@ impl Exchange {
         const FAST_OK: &[u8] = &[0x01, 0x03];
         // Without a password some send nothing, some a zero byte; they wait for nothing before the OK.
         if matches!(answer, [] | [0]) {
-            return match self.verifier {
-                Verifier::Anybody | Verifier::NoPassword => Ok(None),
+            return match &self.verifier {
+                Some(open) if !open.has_password() => Ok(None),
                 _ => Err(Refusal::AccessDenied { with_password: false }),
             };
         }
-        if !self.verifier.matches(&self.salt, answer) {
+        if !self.verifier.as_ref().is_some_and(|it| matches(it, &self.salt, answer)) {
             return Err(Refusal::AccessDenied { with_password: true });
         }
         Ok((self.plugin == Plugin::CachingSha2).then_some(FAST_OK))
@@ -260,30 +267,22 @@ mod tests {
         Proof::Named { plugin: plugin.to_owned(), answer: answer.to_vec() }
     }
 
-    fn judged(verifier: Verifier, proof: Proof) -> Judgement {
-        match Exchange::begin(verifier, SALT, &proof) {
+    fn judged(verifier: impl Into<Option<Verifier>>, proof: Proof) -> Judgement {
+        match Exchange::begin(verifier.into(), SALT, &proof) {
             Step::Judged(judgement) => judgement,
             asked => panic!("{asked:?}"),
         }
     }
 
     /// The client is asked to use this plugin.
-    fn asked(verifier: Verifier, proof: Proof, plugin: Plugin) -> Exchange {
-        match Exchange::begin(verifier, SALT, &proof) {
+    fn asked(verifier: impl Into<Option<Verifier>>, proof: Proof, plugin: Plugin) -> Exchange {
+        match Exchange::begin(verifier.into(), SALT, &proof) {
             Step::Ask { question, exchange } => {
                 assert_eq!(question, [b"\xfe", plugin.name().as_bytes(), b"\0", &SALT, b"\0"].concat());
                 exchange
             }
             judged => panic!("{judged:?}"),
         }
-    }
-
-    #[test]
-    fn a_native_verifier_is_what_mysql_keeps() {
-        // What MySQL 5.7 documents as the value of PASSWORD('password').
-        const KEPT: &str = "2470c0c06dee42fd1618bb99005adca2ec9d1e19";
-        let Verifier::Native(hash) = Verifier::native("password") else { panic!("another kind") };
-        assert_eq!(hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), KEPT);
     }
 
     #[test]
@@ -321,29 +320,23 @@ mod tests {
 
     #[test]
     fn nothing_by_another_plugin_than_the_greetings_is_asked_again() {
-        let exchange = asked(Verifier::Anybody, named(Plugin::Native.name(), &[]), Plugin::Native);
-        assert_eq!(exchange.judge(&[]), Ok(None));
-        assert_eq!(judged(Verifier::Anybody, named(Plugin::CachingSha2.name(), &[])), Ok(None));
-        assert_eq!(judged(Verifier::Anybody, Proof::Unnamed(Vec::new())), Ok(None));
+        for open in [Verifier::Native(None), Verifier::CachingSha2(None)] {
+            let exchange = asked(open.clone(), named(Plugin::Native.name(), &[]), Plugin::Native);
+            assert_eq!(exchange.judge(&[]), Ok(None));
+            assert_eq!(judged(open.clone(), named(Plugin::CachingSha2.name(), &[])), Ok(None));
+            assert_eq!(judged(open, Proof::Unnamed(Vec::new())), Ok(None));
+        }
     }
 
     #[test]
-    fn accounts_without_a_password_and_without_accounts() {
+    fn accounts_without_a_password_and_nobody() {
         let sha2 = |answer: &[u8]| named(Plugin::CachingSha2.name(), answer);
         let given = prove(Plugin::CachingSha2, "any");
-        assert_eq!(judged(Verifier::Anybody, sha2(&given)), Ok(Some(&[1, 3][..])));
-        assert_eq!(judged(Verifier::NoPassword, sha2(&given)), DENIED);
-        assert_eq!(judged(Verifier::NoPassword, sha2(&[])), Ok(None));
-        assert_eq!(judged(Verifier::Nobody, sha2(&given)), DENIED);
-        asked(Verifier::Nobody, named(Plugin::Native.name(), b"x"), Plugin::DEFAULT);
-        for (address, near) in
-            [("127.0.0.1", true), ("::1", true), ("::ffff:127.0.0.1", true), ("10.0.0.1", false), ("::", false)]
-        {
-            let peer = address.parse().unwrap();
-            let verifier = |other_machines| OpenAccounts { other_machines }.verifier("root", peer);
-            assert_eq!(verifier(false), if near { Verifier::Anybody } else { Verifier::Nobody }, "{address}");
-            assert_eq!(verifier(true), Verifier::Anybody);
-        }
+        assert_eq!(judged(Verifier::CachingSha2(None), sha2(&given)), DENIED);
+        assert_eq!(judged(Verifier::CachingSha2(None), sha2(&[])), Ok(None));
+        assert_eq!(judged(None::<Verifier>, sha2(&given)), DENIED);
+        assert_eq!(judged(None::<Verifier>, sha2(&[])), Err(Refusal::AccessDenied { with_password: false }));
+        asked(None::<Verifier>, named(Plugin::Native.name(), b"x"), Plugin::DEFAULT);
     }
 
     #[test]
@@ -351,10 +344,5 @@ mod tests {
         let (first, second) = (salt(), salt());
         assert!(first.iter().all(|byte| (0x21..0x7F).contains(byte)), "{first:?}");
         assert_ne!(first, second);
-    }
-
-    #[test]
-    fn verifiers_do_not_show_themselves() {
-        assert_eq!(format!("{:?}", Verifier::native("x")), "Native(..)");
     }
 }

@@ -3,6 +3,7 @@
 //! Clients decide by these how they read a value, so they and [`super::value`] must agree on every type.
 
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use sheaf_query::binder::origins;
 
 use super::wire::{put_lenenc, put_lenenc_int};
 
@@ -63,11 +64,35 @@ pub struct Column {
     pub length: u32,
     pub flags: u16,
     pub decimals: u8,
+    /// Which table's column it is; empty for what is computed.
+    pub origin: Origin,
+}
+
+/// A column of a table, as the statement and the catalog call it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    pub database: String,
+    pub alias: String,
+    pub table: String,
+    pub column: String,
+}
+
+impl Origin {
+    fn of_field(field: &Field) -> Self {
+        let text = |key: &str| field.metadata().get(key).cloned().unwrap_or_default();
+        Self {
+            database: text(origins::DATABASE),
+            alias: text(origins::ALIAS),
+            table: text(origins::TABLE),
+            column: text(origins::COLUMN),
+        }
+    }
 }
 
 impl Column {
     pub fn of_field(field: &Field) -> Self {
         let mut column = Self::of_type(field.name(), field.data_type());
+        column.origin = Origin::of_field(field);
         if !field.is_nullable() && column.kind != kind::NULL {
             column.flags |= flag::NOT_NULL;
         }
@@ -88,7 +113,7 @@ impl Column {
 
     fn text(name: &str) -> Self {
         let (kind, charset, length, flags, decimals) = (kind::VAR_STRING, CHARSET_UTF8MB4, TEXT_LENGTH, 0, 0);
-        Self { name: name.to_owned(), kind, charset, length, flags, decimals }
+        Self { name: name.to_owned(), kind, charset, length, flags, decimals, origin: Origin::default() }
     }
 
     fn of_type(name: &str, data_type: &DataType) -> Self {
@@ -99,6 +124,7 @@ impl Column {
             length,
             flags: flags | flag::BINARY,
             decimals,
+            origin: Origin::default(),
         };
         // DuckDB reads the precision as length less two; MySQL counts the point only where there is one.
         let decimal = |precision: u8, scale: i8| {
@@ -155,11 +181,10 @@ impl Column {
     /// Appends the definition's payload.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_lenenc(out, b"def");
-        put_lenenc(out, b""); // The database, table and original table: a result's schema no longer knows them.
-        put_lenenc(out, b"");
-        put_lenenc(out, b"");
-        put_lenenc(out, self.name.as_bytes());
-        put_lenenc(out, b"");
+        let origin = &self.origin;
+        for text in [&origin.database, &origin.alias, &origin.table, &self.name, &origin.column] {
+            put_lenenc(out, text.as_bytes());
+        }
         put_lenenc_int(out, 12); // Bytes of what follows.
         out.extend_from_slice(&self.charset.to_le_bytes());
         out.extend_from_slice(&self.length.to_le_bytes());
@@ -203,6 +228,19 @@ mod tests {
         assert_eq!(announced(zoned), (kind::TIMESTAMP, 63, 26, 128, 6));
         let dictionary = DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Int16));
         assert_eq!(announced(dictionary), (kind::SHORT, 63, 6, 128, 0));
+    }
+
+    #[test]
+    fn a_column_of_a_table_says_which() {
+        let metadata = [(origins::DATABASE, "d"), (origins::ALIAS, "x"), (origins::TABLE, "t"), (origins::COLUMN, "a")];
+        let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let field = Field::new("n", DataType::Int8, true).with_metadata(metadata);
+        let mut out = vec![];
+        Column::of_field(&field).encode(&mut out);
+        assert!(out.starts_with(b"\x03def\x01d\x01x\x01t\x01n\x01a\x0c"), "{out:?}");
+        out.clear();
+        Column::of_field(&Field::new("n", DataType::Int8, true)).encode(&mut out);
+        assert!(out.starts_with(b"\x03def\0\0\0\x01n\0\x0c"), "{out:?}");
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! Those about prepared statements, and the change of user, depend on what was said before: their bodies are given on to
 //! [`super::statements`] and [`super::handshake`].
 
+use std::borrow::Cow;
+
+use super::literals::with_hexadecimals;
 use super::reply::ErrorReply;
 use super::wire::{take_u8, take_u16, take_u32, take_zero_ended_or_rest};
 
@@ -30,7 +33,7 @@ mod code {
 pub enum Request<'a> {
     Quit,
     UseDatabase(&'a str),
-    Query(&'a str),
+    Query(Cow<'a, str>),
     /// `pattern` is one of `LIKE`; empty for all columns.
     FieldList {
         table: &'a str,
@@ -40,7 +43,7 @@ pub enum Request<'a> {
     KillConnection(u32),
     Ping,
     ChangeUser(&'a [u8]),
-    Prepare(&'a str),
+    Prepare(Cow<'a, str>),
     Execute(&'a [u8]),
     /// No reply.
     SendLongData(&'a [u8]),
@@ -64,7 +67,7 @@ impl<'a> Request<'a> {
         Ok(match code {
             code::QUIT => Self::Quit,
             code::INIT_DB => Self::UseDatabase(text(rest)?),
-            code::QUERY => Self::Query(text(rest)?),
+            code::QUERY => Self::Query(statement_text(rest)?),
             code::FIELD_LIST => {
                 let table = text(take_zero_ended_or_rest(rest))?;
                 Self::FieldList { table, pattern: text(take_zero_ended_or_rest(rest))? }
@@ -73,7 +76,7 @@ impl<'a> Request<'a> {
             code::PROCESS_KILL => Self::KillConnection(statement(rest, "KILL")?),
             code::PING => Self::Ping,
             code::CHANGE_USER => Self::ChangeUser(rest),
-            code::STMT_PREPARE => Self::Prepare(text(rest)?),
+            code::STMT_PREPARE => Self::Prepare(statement_text(rest)?),
             code::STMT_EXECUTE => Self::Execute(rest),
             code::STMT_SEND_LONG_DATA => Self::SendLongData(rest),
             code::STMT_CLOSE => Self::CloseStatement(take_u32(rest)),
@@ -104,6 +107,14 @@ fn text(bytes: &[u8]) -> Result<&str, ErrorReply> {
     })
 }
 
+/// A statement's text. Clients send bytes in quotes as they are; those become hexadecimal literals.
+fn statement_text(bytes: &[u8]) -> Result<Cow<'_, str>, ErrorReply> {
+    match text(bytes) {
+        Ok(text) => Ok(text.into()),
+        Err(error) => with_hexadecimals(bytes).map(Cow::Owned).ok_or(error),
+    }
+}
+
 fn statement(input: &mut &[u8], verb: &str) -> Result<u32, ErrorReply> {
     take_u32(input).ok_or_else(|| ErrorReply::malformed(&format!("{verb} has no id")))
 }
@@ -117,8 +128,8 @@ mod tests {
         for (payload, expected) in [
             (&b"\x01"[..], Request::Quit),
             (b"\x02tpch", Request::UseDatabase("tpch")),
-            (b"\x03SELECT 1", Request::Query("SELECT 1")),
-            (b"\x03", Request::Query("")),
+            (b"\x03SELECT 1", Request::Query("SELECT 1".into())),
+            (b"\x03", Request::Query("".into())),
             (b"\x04t\0", Request::FieldList { table: "t", pattern: "" }),
             (b"\x04t\0a%", Request::FieldList { table: "t", pattern: "a%" }),
             (b"\x04t", Request::FieldList { table: "t", pattern: "" }),
@@ -126,7 +137,7 @@ mod tests {
             (b"\x0c\x01\0\0\0", Request::KillConnection(1)),
             (b"\x0e", Request::Ping),
             (b"\x11root\0", Request::ChangeUser(b"root\0")),
-            (b"\x16SELECT ?", Request::Prepare("SELECT ?")),
+            (b"\x16SELECT ?", Request::Prepare("SELECT ?".into())),
             (b"\x17rest", Request::Execute(b"rest")),
             (b"\x18rest", Request::SendLongData(b"rest")),
             (b"\x19\x02\0\0\0", Request::CloseStatement(Some(2))),

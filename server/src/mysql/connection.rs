@@ -6,18 +6,31 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sheaf_query::Identity;
 use tokio_util::sync::CancellationToken;
 
 use super::column::Column;
 use super::packet::PacketBuffer;
 use super::reply::{ErrorReply, Summary};
+use super::socket::Encryption;
 use super::statements::Execution;
 
-/// Who logged in.
+/// Who a client says it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     pub user: String,
     pub database: Option<String>,
+    /// The number of the collation that the client speaks; 0 is none.
+    pub collation: u16,
+}
+
+/// Somebody who proved who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    pub login: Login,
+    pub identity: Identity,
+    /// None in the clear.
+    pub encryption: Option<Encryption>,
 }
 
 /// What a client asks for. Each but [`Command::CloseStatement`] and [`Command::Quit`] gets an answer.
@@ -47,7 +60,7 @@ pub enum Command {
     SetMultiStatements(bool),
     /// As if the client had connected anew. Its prepared statements are gone.
     ResetConnection,
-    ChangeUser(Login),
+    ChangeUser(Admitted),
     KillConnection(u64),
     /// No reply; the connection ends.
     Quit,
@@ -66,12 +79,25 @@ pub enum ConnectionError {
     OutOfOrder,
     #[error("client did not log in in time")]
     LoginTimeout,
+    #[error("client did not send its file in time")]
+    ReadTimeout,
     #[error("client did not take its result in time")]
     WriteTimeout,
     #[error("access denied for user '{user}'@'{host}' (using password: {})", if *.with_password { "YES" } else { "NO" })]
     AccessDenied { user: String, host: IpAddr, with_password: bool },
     #[error("user '{user}'@'{host}' logs in by a plugin that the client does not know; it needs a newer client")]
     PluginNotSpoken { user: String, host: IpAddr },
+    #[error("connections using insecure transport are prohibited while --require_secure_transport=ON")]
+    InsecureTransport,
+    #[error("cannot go over to TLS")]
+    Tls(#[source] std::io::Error),
+    #[error("access denied for user '{user}'@'{host}'. Account is locked.")]
+    Locked { user: String, host: IpAddr },
+    #[error(
+        "the server is currently in offline mode: no majority of the coordinators confirms that '{user}'@'{host}' may log \
+         in, and it has neither CONNECTION_ADMIN nor SUPER; try another coordinator, or again later"
+    )]
+    Offline { user: String, host: IpAddr },
     /// Bytes that are not the MySQL protocol.
     #[error("bad packet: {0}")]
     Protocol(&'static str),
@@ -83,12 +109,15 @@ impl ConnectionError {
     /// The last words to the client, where there is any use in them.
     pub fn farewell(&self) -> Option<ErrorReply> {
         let (code, sqlstate) = match self {
-            Self::HangUp | Self::WriteTimeout | Self::Write(_) => return None,
+            Self::HangUp | Self::WriteTimeout | Self::Write(_) | Self::Tls(_) => return None,
             Self::PacketTooLarge => (1153, "08S01"),
-            Self::LoginTimeout => (1159, "08S01"),
+            Self::LoginTimeout | Self::ReadTimeout => (1159, "08S01"),
             Self::OutOfOrder => (1156, "08S01"),
             Self::AccessDenied { .. } => (1045, "28000"),
             Self::PluginNotSpoken { .. } => (1251, "08004"),
+            Self::Locked { .. } => (3118, "HY000"),
+            Self::Offline { .. } => (3032, "HY000"),
+            Self::InsecureTransport => (3159, "HY000"),
             Self::Protocol(what) => return Some(ErrorReply::malformed(what)),
         };
         let message = match self {
@@ -104,7 +133,7 @@ impl ConnectionError {
 #[async_trait]
 pub trait Connection: Send {
     /// Greets the client and makes sure who it is. The caller then answers with [`Self::ok`] or [`Self::error`].
-    async fn login(&mut self) -> Result<Login, ConnectionError>;
+    async fn login(&mut self) -> Result<Admitted, ConnectionError>;
 
     /// The next command. Dropping the future before it is ready loses none, but for a change of user.
     async fn next(&mut self) -> Result<Command, ConnectionError>;
@@ -130,6 +159,15 @@ pub trait Connection: Send {
         parameters: &[Column],
         columns: &[Column],
     ) -> Result<(), ConnectionError>;
+
+    /// Asks the client for a file of its own, in the place of a reply. Its parts come with [`Self::file_part`].
+    async fn request_file(&mut self, name: &str) -> Result<(), ConnectionError> {
+        self.buffer().file_request(name);
+        self.flush().await
+    }
+
+    /// The next part of the file that was asked for; none at its end. Dropping the future before it is ready loses none.
+    async fn file_part(&mut self) -> Result<Option<Vec<u8>>, ConnectionError>;
 
     async fn ok(&mut self, summary: &Summary) -> Result<(), ConnectionError> {
         self.buffer().ok(summary);

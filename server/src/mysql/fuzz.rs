@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use sheaf_planners::parser::{SqlDialect, parse};
+use sheaf_query::access::Verifier;
 
-use super::auth::{Exchange, Plugin, Proof, Step, Verifier};
+use super::auth::{Exchange, Plugin, Proof, Step};
 use super::command::Request;
 use super::flags::capability;
-use super::handshake::{ChangeUser, HandshakeResponse};
+use super::handshake::{ChangeUser, HandshakeResponse, asks_for_tls};
 use super::packet::{Packet, PacketBuffer, PacketReader};
 use super::parameter::ParameterType;
 use super::statements::Statements;
@@ -152,7 +154,7 @@ fn changes_of_user() {
 }
 
 fn never_admitted(rng: &mut StdRng, proof: &Proof, password: &str) {
-    for verifier in [Verifier::native(password), Verifier::caching_sha2(password), Verifier::Nobody] {
+    for verifier in [Some(Verifier::native(password)), Some(Verifier::caching_sha2(password)), None] {
         let judgement = match Exchange::begin(verifier, super::auth::salt(), proof) {
             Step::Judged(judgement) => judgement,
             Step::Ask { question, exchange } => {
@@ -245,6 +247,41 @@ fn parameters() {
         // What was sent ahead has the type that the client says, or none: it is some value, or an error that says which.
         if let Err(error) = value_type.long_scalar(&payload, 7) {
             assert!(error.to_string().contains('7'), "{error}");
+        }
+    });
+}
+
+#[test]
+fn statements_about_accounts() {
+    fuzz(|rng| {
+        let seeds = [
+            "CREATE USER IF NOT EXISTS 'u'@'h' IDENTIFIED WITH caching_sha2_password BY 'p' DEFAULT ROLE r ACCOUNT LOCK",
+            "ALTER USER USER() IDENTIFIED BY 'p' REPLACE 'q' REQUIRE SSL PASSWORD EXPIRE NEVER COMMENT 'c'",
+            "GRANT SELECT (a, `b`), SHOW VIEW ON `d\\_b`.t TO u@10.0.0.1, 'r'@'%' WITH GRANT OPTION",
+            "REVOKE IF EXISTS ALL PRIVILEGES, GRANT OPTION FROM ''@'' IGNORE UNKNOWN USER",
+            "SET DEFAULT ROLE ALL TO u; SET ROLE ALL EXCEPT r, s@h; SET PASSWORD FOR u = 0x70",
+            "SHOW GRANTS FOR u@h USING r; SHOW CREATE USER CURRENT_USER(); RENAME USER a TO b@'%'",
+        ];
+        let seed = one_of(rng, &seeds).as_bytes().to_vec();
+        let text = mutated(rng, seed);
+        let text = String::from_utf8_lossy(&text);
+        for ansi_quotes in [false, true] {
+            if let Ok(statements) = parse(&text, SqlDialect::MySql { ansi_quotes }) {
+                // What is shown of a statement is no longer than it, but for what stands in the place of passwords.
+                let shown: usize = statements.iter().map(|it| it.text.replace("<secret>", "").len()).sum();
+                assert!(shown <= text.len(), "{text}");
+            }
+        }
+    });
+}
+
+#[test]
+fn requests_for_tls() {
+    fuzz(|rng| {
+        let packet = mutated(rng, [&[32, 0, 0, 1][..], &(capability::TLS | 512).to_le_bytes(), &[0; 28]].concat());
+        match asks_for_tls(&packet) {
+            None => assert!(packet.len() < 8),
+            Some(asks) => assert_eq!(asks, packet[..3] == [32, 0, 0] && packet[5] & 8 != 0),
         }
     });
 }

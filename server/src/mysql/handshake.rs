@@ -14,6 +14,8 @@ pub struct Greeting<'a> {
     pub version: &'a str,
     pub connection_id: u32,
     pub salt: &'a Salt,
+    /// All that this server can do for the client.
+    pub capabilities: u32,
 }
 
 impl Greeting<'_> {
@@ -21,7 +23,7 @@ impl Greeting<'_> {
         const PROTOCOL_VERSION: u8 = 10;
         const SALT_START_BYTES: usize = 8;
         let (salt_start, salt_rest) = self.salt.split_at(SALT_START_BYTES);
-        let [low0, low1, high0, high1] = capability::SERVER.to_le_bytes();
+        let [low0, low1, high0, high1] = self.capabilities.to_le_bytes();
         out.push(PROTOCOL_VERSION);
         put_zero_ended(out, self.version.as_bytes());
         out.extend_from_slice(&self.connection_id.to_le_bytes());
@@ -34,6 +36,17 @@ impl Greeting<'_> {
         put_zero_ended(out, Plugin::DEFAULT.name().as_bytes());
     }
 }
+
+/// Whether a payload asks to go over to TLS, which takes the place of the answer; the answer follows under TLS. None while
+/// too little is there to tell. `packet` begins with the header.
+pub fn asks_for_tls(packet: &[u8]) -> Option<bool> {
+    let [n0, n1, n2, _, c0, c1, c2, c3] = packet.first_chunk::<8>().copied()?;
+    let is_short = u32::from_le_bytes([n0, n1, n2, 0]) as usize == TLS_REQUEST_BYTES;
+    Some(is_short && u32::from_le_bytes([c0, c1, c2, c3]) & capability::TLS != 0)
+}
+
+/// Capabilities, the largest packet, the character set, a filler.
+pub const TLS_REQUEST_BYTES: usize = 4 + 4 + 1 + 23;
 
 /// A client's answer to the greeting.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,7 +67,8 @@ impl HandshakeResponse {
             return Err("the client does not speak the protocol of MySQL 4.1 and later");
         }
         // The largest packet that the client takes, its character set, a filler.
-        take_bytes(&mut rest, 4 + 1 + 23).ok_or(SHORT)?;
+        let fixed = take_bytes(&mut rest, 4 + 1 + 23).ok_or(SHORT)?;
+        let collation = u16::from(fixed[4]);
         if said & capability::TLS != 0 && rest.is_empty() {
             return Err("the client asks for TLS, which was not offered");
         }
@@ -72,7 +86,7 @@ impl HandshakeResponse {
             None
         };
         let proof = proof(&mut rest, capabilities, answer);
-        Ok(Self { capabilities, login: Login { user, database }, proof })
+        Ok(Self { capabilities, login: Login { user, database, collation }, proof })
     }
 }
 
@@ -91,11 +105,13 @@ impl ChangeUser {
         let answer = take_answer(rest, capabilities)?.to_vec();
         let database = Some(text(take_zero_ended(rest)?)).filter(|name| !name.is_empty());
         // Older clients end before the character set.
-        let proof = match take_u16(rest) {
+        let collation = take_u16(rest);
+        let proof = match collation {
             Some(_) if !rest.is_empty() => proof(rest, capabilities, answer),
             _ => Proof::Unnamed(answer),
         };
-        Some(Self { login: Login { user, database }, proof })
+        let collation = collation.unwrap_or_default();
+        Some(Self { login: Login { user, database, collation }, proof })
     }
 }
 
@@ -130,7 +146,7 @@ mod tests {
     }
 
     fn login(user: &str, database: Option<&str>) -> Login {
-        Login { user: user.into(), database: database.map(Into::into) }
+        Login { user: user.into(), database: database.map(Into::into), collation: 45 }
     }
 
     fn named(plugin: &str, answer: &[u8]) -> Proof {
@@ -140,7 +156,13 @@ mod tests {
     #[test]
     fn a_greeting_has_everything_in_its_place() {
         let mut out = Vec::new();
-        Greeting { version: "8.4.0-x", connection_id: 7, salt: b"abcdefghijklmnopqrst" }.encode(&mut out);
+        Greeting {
+            version: "8.4.0-x",
+            connection_id: 7,
+            salt: b"abcdefghijklmnopqrst",
+            capabilities: capability::SERVER,
+        }
+        .encode(&mut out);
         let mut rest = out.as_slice();
         assert_eq!(take_u8(&mut rest), Some(10));
         assert_eq!(take_zero_ended(&mut rest), Some(&b"8.4.0-x"[..]));
@@ -211,7 +233,8 @@ mod tests {
         assert_eq!(read.login, login("root", Some("tpch")));
         assert_eq!(read.proof, named("mysql_native_password", b""));
         let read = ChangeUser::decode(b"u\0\x02ab\0", all).unwrap();
-        assert_eq!((read.login, read.proof), (login("u", None), Proof::Unnamed(b"ab".to_vec())));
+        let unsaid = Login { collation: 0, ..login("u", None) };
+        assert_eq!((read.login, read.proof), (unsaid, Proof::Unnamed(b"ab".to_vec())));
         assert_eq!(ChangeUser::decode(b"u\0\xffab\0", all), None);
         assert_eq!(ChangeUser::decode(b"u", all), None);
     }

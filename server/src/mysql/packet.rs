@@ -9,7 +9,7 @@ use super::flags::status;
 
 /// A part of this many bytes is continued by the next one.
 pub const PART_MAX: usize = 0xFF_FFFF;
-const HEADER_BYTES: usize = 4;
+pub const HEADER_BYTES: usize = 4;
 
 /// One command, or one message of the login, its parts joined.
 #[derive(Debug, Clone, PartialEq, Eq)]

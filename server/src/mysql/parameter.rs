@@ -172,8 +172,35 @@ fn days(date: NaiveDate) -> i32 {
 }
 
 /// A decimal of just the precision and scale that its text has.
+/// `0.125`, 2 → `12.5`.
+fn without_exponent(digits: &str, exponent: i32) -> Option<String> {
+    const DIGITS_MAX: i32 = 76;
+    let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |it| ("-", it));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all = format!("{whole}{fraction}");
+    let point = i32::try_from(whole.len()).ok()?.checked_add(exponent)?;
+    if all.is_empty() || !(-DIGITS_MAX..=DIGITS_MAX).contains(&point) {
+        return None;
+    }
+    let n_digits = i32::try_from(all.len()).ok()?;
+    // Zeros that stand for no digit would count as digits.
+    let text = match usize::try_from(point) {
+        Ok(point) if point >= all.len() => {
+            format!("{all}{}", "0".repeat(usize::try_from(point as i64 - i64::from(n_digits)).ok()?))
+        }
+        Ok(point) => format!("{}.{}", all[..point].trim_start_matches('0'), &all[point..]),
+        Err(_) => format!(".{}{all}", "0".repeat(usize::try_from(-point).ok()?)),
+    };
+    let text = text.trim_start_matches('0');
+    Some(format!("{sign}{}", if text.is_empty() { "0" } else { text }))
+}
+
+/// Also with an exponent, as Ruby's clients write it.
 fn decimal(text: &str) -> Option<ScalarValue> {
     let text = text.trim();
+    if let Some((digits, exponent)) = text.split_once(['e', 'E']) {
+        return decimal(&without_exponent(digits, exponent.parse().ok()?)?);
+    }
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let sign_bytes = usize::from(whole.starts_with(['-', '+']));
     let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -276,11 +303,15 @@ mod tests {
 
     #[test]
     fn decimals_keep_their_scale() {
+        assert_eq!(decimal("0.125e2"), decimal("12.5"));
+        assert_eq!(decimal("-5E-3"), decimal("-.005"));
+        assert_eq!(decimal("1.5e3"), decimal("1500"));
+        assert_eq!(decimal("1e1000"), None);
         assert_eq!(decimal("-1.50"), Some(ScalarValue::Decimal128(Some(-150), 3, 2)));
         assert_eq!(decimal("+7"), Some(ScalarValue::Decimal128(Some(7), 1, 0)));
         assert_eq!(decimal(".5"), Some(ScalarValue::Decimal128(Some(5), 1, 1)));
         assert!(matches!(decimal(&"9".repeat(39)), Some(ScalarValue::Decimal256(Some(_), 39, 0))));
-        for wrong in ["", "-", "1e5", "1.2.3", "abc", &"9".repeat(77)] {
+        for wrong in ["", "-", "1e", "e5", "1.2.3", "abc", &"9".repeat(77)] {
             assert_eq!(decimal(wrong), None, "{wrong}");
         }
     }

@@ -4,19 +4,17 @@
 //! row. Memory: [`QUEUE_BYTES_MAX`] of packets not yet taken, and the one that is being received.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::Interest;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::packet::{FrameError, Packet, PacketReader};
+use super::socket::ReadHalf;
 
 /// Bytes of pipelined commands at which reading stops until some are taken.
 const QUEUE_BYTES_MAX: usize = 64 << 10;
@@ -54,23 +52,19 @@ pub struct ReadAhead {
 }
 
 impl ReadAhead {
-    pub fn start(socket: OwnedReadHalf, packet_bytes_max: usize) -> Self {
+    /// `hang_up` is cancelled as soon as the client is seen to be gone, whatever it sent before.
+    pub fn start(socket: ReadHalf, packet_bytes_max: usize, hang_up: CancellationToken) -> Self {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             arrived: Notify::new(),
             taken: Notify::new(),
             packet_bytes_max: AtomicUsize::new(packet_bytes_max),
-            hang_up: CancellationToken::new(),
+            hang_up,
         });
         let mut task = JoinSet::new();
         let reader = Reader { socket, shared: Arc::clone(&shared), packets: PacketReader::default() };
         task.spawn(reader.run());
         Self { shared, _task: task }
-    }
-
-    /// Cancelled as soon as the client is seen to be gone, whatever it sent before.
-    pub fn hang_up(&self) -> &CancellationToken {
-        &self.shared.hang_up
     }
 
     /// Allows packets of another size, from the next one received on.
@@ -99,7 +93,7 @@ impl ReadAhead {
 }
 
 struct Reader {
-    socket: OwnedReadHalf,
+    socket: ReadHalf,
     shared: Arc<Shared>,
     packets: PacketReader,
 }
@@ -148,19 +142,12 @@ impl Reader {
             }
             tokio::select! {
                 () = taken => {}
-                () = tokio::time::sleep(CLOSED_POLL) => self.look_for_hang_up().await,
+                () = tokio::time::sleep(CLOSED_POLL) => {
+                    if self.socket.is_closed() {
+                        self.shared.hang_up.cancel();
+                    }
+                }
             }
-        }
-    }
-
-    /// Sees a closed socket behind bytes that were not read.
-    async fn look_for_hang_up(&self) {
-        use futures::FutureExt;
-        let ready = self.socket.ready(Interest::READABLE | Interest::ERROR).now_or_never();
-        if let Some(Ok(ready)) = ready
-            && (ready.is_read_closed() || ready.is_error())
-        {
-            self.shared.hang_up.cancel();
         }
     }
 
@@ -177,16 +164,9 @@ impl Reader {
 
     /// Waits for some bytes.
     async fn receive(&mut self) -> Result<(), End> {
-        const READ_BYTES: usize = 16 << 10;
-        loop {
-            self.socket.readable().await.map_err(|_| End::HangUp)?;
-            self.packets.received.reserve(READ_BYTES);
-            match self.socket.try_read_buf(&mut self.packets.received) {
-                Ok(0) => return Err(End::HangUp),
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Err(End::HangUp),
-            }
+        match self.socket.receive(&mut self.packets.received).await {
+            Ok(0) | Err(_) => Err(End::HangUp),
+            Ok(_) => Ok(()),
         }
     }
 }
@@ -209,7 +189,7 @@ mod tests {
         // The write half is dropped here, which shuts nothing that these tests look at.
         let (read, write) = server.into_split();
         write.forget();
-        (client, ReadAhead::start(read, packet_bytes_max))
+        (client, ReadAhead::start(ReadHalf::Plain(read), packet_bytes_max, CancellationToken::new()))
     }
 
     fn framed(sequence: u8, payload: &[u8]) -> Vec<u8> {
@@ -229,7 +209,7 @@ mod tests {
         let bytes = [framed(0, b"one"), framed(0, b""), framed(3, b"three")].concat();
         client.write_all(&bytes).await.unwrap();
         drop(client);
-        timeout(SOON, packets.hang_up().cancelled()).await.expect("the hang-up is seen before anything is taken");
+        timeout(SOON, packets.shared.hang_up.cancelled()).await.expect("the hang-up is seen before anything is taken");
         for (sequence, payload) in [(0, &b"one"[..]), (0, b""), (3, b"three")] {
             let packet = Packet { first_sequence: sequence, sequence, payload: payload.to_vec() };
             assert_eq!(next(&packets).await, Ok(packet));
@@ -244,7 +224,9 @@ mod tests {
         let bytes = framed(0, &[7; 40 << 10]).repeat(4);
         client.write_all(&bytes).await.unwrap();
         drop(client);
-        timeout(SOON, packets.hang_up().cancelled()).await.expect("seen though two packets are still in the socket");
+        timeout(SOON, packets.shared.hang_up.cancelled())
+            .await
+            .expect("seen though two packets are still in the socket");
         for _ in 0..4 {
             assert_eq!(next(&packets).await.unwrap().payload.len(), 40 << 10);
         }
@@ -272,9 +254,9 @@ mod tests {
         client.write_all(&framed(2, &[1; 9])).await.unwrap();
         assert_eq!(next(&packets).await.unwrap().payload.len(), 8);
         assert_eq!(next(&packets).await, Err(End::Refused(FrameError::TooLarge { sequence: 2 })));
-        assert!(!packets.hang_up().is_cancelled());
+        assert!(!packets.shared.hang_up.is_cancelled());
         client.write_all(&[1; 4 << 20]).await.expect("it is still read");
         drop(client);
-        timeout(SOON, packets.hang_up().cancelled()).await.expect("the hang-up is seen");
+        timeout(SOON, packets.shared.hang_up.cancelled()).await.expect("the hang-up is seen");
     }
 }

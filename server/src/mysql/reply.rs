@@ -8,6 +8,7 @@ use super::wire::{NULL_TEXT, put_lenenc, put_lenenc_int};
 const OK: u8 = 0x00;
 const END: u8 = 0xFE;
 const ERROR: u8 = 0xFF;
+const FILE_REQUEST: u8 = 0xFB;
 
 /// How a statement that returns no rows, or the end of its rows, is reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -134,6 +135,14 @@ impl PacketBuffer {
             }
             let message = &error.message[..error.message.floor_char_boundary(MESSAGE_BYTES_MAX)];
             out.extend_from_slice(message.as_bytes());
+        });
+    }
+
+    /// Asks for a file of the client's.
+    pub fn file_request(&mut self, name: &str) {
+        self.packet(|out| {
+            out.push(FILE_REQUEST);
+            out.extend_from_slice(name.as_bytes());
         });
     }
 

@@ -13,12 +13,13 @@ use arrow::compute::kernels::comparison::ilike;
 use arrow::error::ArrowError;
 use sheaf_common::{Classify, ErrorCode, WireError};
 use sheaf_planners::error::to_wire;
-use sheaf_planners::parser::SqlDialect;
-use sheaf_query::{Answer, Engine, Prepared, QueryError, RowStream, Session, SessionInit};
+use sheaf_planners::parser::{SqlDialect, Statement};
+use sheaf_query::load::upload::{Part, upload};
+use sheaf_query::{Answer, Engine, Prepared, QueryError, RowStream, Session, SessionInit, Tls};
 use tokio_util::sync::CancellationToken;
 
 use super::column::Column;
-use super::connection::{Command, Connection, ConnectionError, Login};
+use super::connection::{Admitted, Command, Connection, ConnectionError};
 use super::cursor::Cursors;
 use super::flags::{capability, status};
 use super::reply::{ErrorReply, StateChange, Summary};
@@ -48,8 +49,8 @@ pub struct Client {
 /// Errs when the connection broke or was refused; a client that left in order is no error.
 pub async fn serve<C: Connection>(mut connection: C, client: Client) -> Result<(), ConnectionError> {
     let served = async {
-        let login = connection.login().await?;
-        let mut conversation = Conversation::begin(&mut connection, client, login);
+        let admitted = connection.login().await?;
+        let mut conversation = Conversation::begin(&mut connection, client, admitted);
         conversation.greet().await?;
         conversation.run().await
     }
@@ -108,14 +109,17 @@ impl<C> Drop for Conversation<'_, C> {
 }
 
 impl<'a, C: Connection> Conversation<'a, C> {
-    fn begin(connection: &'a mut C, client: Client, login: Login) -> Self {
-        let session = session(&client, &login);
+    fn begin(connection: &'a mut C, client: Client, admitted: Admitted) -> Self {
+        let session = session(&client, &admitted);
+        if connection.buffer().can(capability::INTERACTIVE) {
+            session.set_interactive();
+        }
         let tracker = Tracker::new(&session);
         Self {
             connection,
             client,
             session,
-            database: login.database,
+            database: admitted.login.database,
             prepared: HashMap::new(),
             last_statement: 0,
             cursors: Cursors::default(),
@@ -126,7 +130,7 @@ impl<'a, C: Connection> Conversation<'a, C> {
     /// Answers the login.
     async fn greet(&mut self) -> Result<(), Stop> {
         if let Some(name) = self.database.take()
-            && let Err(error) = self.session.use_database(&name)
+            && let Err(error) = self.session.use_database(&name).await
         {
             self.query_error(&error).await?;
             return Err(Stop::Left);
@@ -183,7 +187,7 @@ impl<'a, C: Connection> Conversation<'a, C> {
         match command {
             Command::Query(text) => self.on_query(&text).await?,
             Command::UseDatabase(name) => {
-                let used = self.session.use_database(&name);
+                let used = self.session.use_database(&name).await;
                 self.done_or_error(used).await?;
             }
             Command::Prepare(text) => self.on_prepare(&text).await?,
@@ -211,9 +215,9 @@ impl<'a, C: Connection> Conversation<'a, C> {
                 self.note_session();
                 self.done().await?;
             }
-            Command::ChangeUser(login) => self.on_change_user(login).await?,
+            Command::ChangeUser(admitted) => self.on_change_user(admitted).await?,
             Command::KillConnection(id) => {
-                let killed = self.client.engine.kill(id, false);
+                let killed = self.session.kill_other(id, false).await;
                 self.done_or_error(killed).await?;
             }
             Command::Quit => return Err(Stop::Left),
@@ -239,13 +243,62 @@ impl<'a, C: Connection> Conversation<'a, C> {
         }
         let n_statements = statements.len();
         for (i, statement) in statements.into_iter().enumerate() {
-            let answer = self.session.run(statement).await;
+            let answer = match statement.wants_clients_file() {
+                true => self.run_uploading(statement).await?,
+                false => self.session.run(statement).await,
+            };
             let status = if i + 1 < n_statements { status::MORE_RESULTS } else { 0 };
             if !self.write_answer(answer, RowFormat::Text, status).await? {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Runs a statement that loads a file of the client's, and brings it the file when it asks for it. Memory: the parts that
+    /// wait to be read; a statement that is slower than the client makes the client wait.
+    async fn run_uploading(&mut self, statement: Statement) -> Result<Result<Answer, QueryError>, ConnectionError> {
+        if !self.connection.buffer().can(capability::LOCAL_FILES) {
+            return Ok(self.session.run(statement).await);
+        }
+        let net_read_timeout = self.seconds_of("net_read_timeout");
+        let (upload, mut uploader) = upload();
+        let run = self.session.run_uploading(statement, upload);
+        tokio::pin!(run);
+        let file = tokio::select! {
+            biased;
+            answer = &mut run => return Ok(answer),
+            Ok(file) = &mut uploader.wanted => file,
+        };
+        self.connection.request_file(&file).await?;
+        // The client sends all of its file, also when the statement has failed meanwhile: then it is thrown away.
+        let mut answer = None;
+        loop {
+            let part = tokio::select! {
+                biased;
+                ended = &mut run, if answer.is_none() => {
+                    answer = Some(ended);
+                    continue;
+                }
+                part = tokio::time::timeout(net_read_timeout, self.connection.file_part()) => part,
+            };
+            let part = part.map_err(|_| ConnectionError::ReadTimeout)??;
+            let is_end = part.is_none();
+            if answer.is_none() {
+                tokio::select! {
+                    biased;
+                    ended = &mut run => answer = Some(ended),
+                    // It fails when the statement ends, which is seen next.
+                    _ = uploader.parts.send(part.map_or(Part::End, Part::Bytes)) => {}
+                }
+            }
+            if is_end {
+                return Ok(match answer {
+                    Some(answer) => answer,
+                    None => run.await,
+                });
+            }
+        }
     }
 
     /// Whether all went well, so that a next statement may run. `status` goes into the answer's last packet.
@@ -385,15 +438,20 @@ impl<'a, C: Connection> Conversation<'a, C> {
     }
 
     /// A new session in the place of the old one, under the same connection id.
-    async fn on_change_user(&mut self, login: Login) -> Result<(), Stop> {
+    async fn on_change_user(&mut self, admitted: Admitted) -> Result<(), Stop> {
         self.cursors.clear();
         self.prepared.clear();
-        self.session.close();
-        self.session = session(&self.client, &login);
+        let before = std::mem::replace(&mut self.session, session(&self.client, &admitted));
+        if self.connection.buffer().can(capability::INTERACTIVE) {
+            self.session.set_interactive();
+        }
         self.tracker = Tracker::new(&self.session);
-        self.database = login.database;
+        self.database = admitted.login.database;
         self.note_session();
-        self.greet().await
+        let greeted = self.greet().await;
+        // Only now: its end is what this conversation waits for.
+        before.close();
+        greeted
     }
 
     async fn done_or_error(&mut self, done: Result<(), QueryError>) -> Result<(), ConnectionError> {
@@ -457,14 +515,25 @@ impl<'a, C: Connection> Conversation<'a, C> {
     }
 }
 
-fn session(client: &Client, login: &Login) -> Arc<Session> {
-    client.engine.session(SessionInit {
+fn session(client: &Client, admitted: &Admitted) -> Arc<Session> {
+    let session = client.engine.session(SessionInit {
         connection_id: u64::from(client.connection_id),
-        user: login.user.clone(),
+        user: admitted.login.user.clone(),
         client_host: client.host.clone(),
+        identity: admitted.identity.clone(),
+        tls: admitted.encryption.as_ref().map(|it| Tls { version: it.version, cipher: it.cipher.clone() }),
         database: None,
         dialect: SqlDialect::MySql { ansi_quotes: false },
-    })
+    });
+    session.set_login_collation(admitted.login.collation);
+    session
+}
+
+/// Where a panic was that an error tells of: `crate/src/file.rs:line:column`.
+fn panic_place(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("panic at ")?;
+    let end = rest.find(|it: char| it.is_whitespace() || it == ',').unwrap_or(rest.len());
+    Some(rest[..end].trim_end_matches(':'))
 }
 
 /// What the client is told. Of our own bugs that is where they arose and where the log has the rest, never the text: it may
@@ -474,7 +543,8 @@ fn error_reply(error: &WireError, connection_id: u32) -> ErrorReply {
     let message = if error.code == ErrorCode::Internal {
         tracing::error!(connection_id, %error, "statement failed by an internal error");
         let origin = error.origin.as_ref().map(|origin| format!(" at {origin}")).unwrap_or_default();
-        format!("internal error{origin}, the server's log has its cause under connection {connection_id}")
+        let place = panic_place(&error.message).map(|it| format!(": panic at {it}")).unwrap_or_default();
+        format!("internal error{origin}{place}, the server's log has its cause under connection {connection_id}")
     } else {
         error.to_string()
     };
@@ -515,7 +585,7 @@ mod tests {
             let reply = error_reply(error, 7);
             (reply.code, reply.sqlstate, reply.message)
         };
-        let origin = Origin { stage: 2, task: 1, worker: "w1".into() };
+        let origin = Origin { stage: 2, task: 1, attempt: 0, worker: "w1".into() };
         let lost = WireError::new(ErrorCode::WorkerLost, "worker is gone").at(origin.clone());
         assert_eq!(told(&lost), (1430, "HY000", "worker is gone (stage 2, task 1, worker w1)".into()));
         let (code, sqlstate, message) = told(&WireError::new(ErrorCode::Internal, "row 'secret'").at(origin));

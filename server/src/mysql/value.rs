@@ -34,6 +34,16 @@ pub enum ValueError {
     Array(#[from] ArrowError),
 }
 
+impl ValueError {
+    /// `column` counts from 0.
+    fn of(column: usize, error: CellError) -> Self {
+        match error {
+            CellError::DateRange => Self::DateRange { column: column + 1 },
+            CellError::Array(error) => Self::Array(error),
+        }
+    }
+}
+
 impl Classify for ValueError {
     fn code(&self) -> ErrorCode {
         match self {
@@ -89,10 +99,7 @@ impl<'a> BatchEncoder<'a> {
             }
             Err((column, error)) => {
                 buffer.abandon();
-                Err(match error {
-                    CellError::DateRange => ValueError::DateRange { column: column + 1 },
-                    CellError::Array(error) => ValueError::Array(error),
-                })
+                Err(ValueError::of(column, error))
             }
         }
     }
@@ -122,6 +129,30 @@ impl<'a> BatchEncoder<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// One batch, cell by cell: the same texts, for who shows rows without a MySQL client in between.
+pub struct TextCells<'a> {
+    cells: Vec<Box<dyn Cell + 'a>>,
+}
+
+impl<'a> TextCells<'a> {
+    /// `zone` is an offset or a name of the IANA's. Errs where it is none, or where an array cannot be read at all.
+    pub fn new(batch: &'a RecordBatch, zone: &str) -> Result<Self, ValueError> {
+        let zone: Tz = zone.parse()?;
+        let cells = batch.columns().iter().map(|array| cell(array, zone)).collect::<Result<_, _>>()?;
+        Ok(Self { cells })
+    }
+
+    /// Appends a cell's text; false for NULL, which appends nothing.
+    pub fn write(&self, row: usize, column: usize, out: &mut Vec<u8>) -> Result<bool, ValueError> {
+        let cell = &self.cells[column];
+        if cell.is_null(row) {
+            return Ok(false);
+        }
+        cell.text(row, out).map_err(|error| ValueError::of(column, error))?;
+        Ok(true)
     }
 }
 

@@ -201,9 +201,11 @@ fn submit(query: QueryId, shape: Shape) -> SubmitRequest {
         coordinator: "bench".to_owned(),
         worker: NODE.to_owned(),
         config: Vec::new(),
-        settings: Settings::default(),
+        // Rows are read once: none is kept.
+        settings: Settings { fault_tolerance: false, ..Settings::default() },
         now_ns: 0,
         deadline_ms: DEADLINE.as_millis() as u64,
+        stores: Vec::new(),
         stages: vec![StageSubmit {
             stage: STAGE,
             plan: Bytes::new(),

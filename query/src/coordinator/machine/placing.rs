@@ -14,18 +14,32 @@ impl Machine {
         let stage = &self.stages[&key.0];
         let task = &stage.tasks[key.1 as usize];
         let planned = stage.shape.workers[key.1 as usize];
-        let last = task.attempts.last().map(|it| it.worker);
+        let last = task.current().map(|(_, it)| it.worker);
         if last.is_none() && self.workers.contains(&planned) {
             return Some(planned);
         }
-        let weight = |worker: &WorkerKey| {
-            let lost_links = sources.iter().filter(|source| self.is_link_lost(*worker, **source)).count();
-            let is_near = last.is_some_and(|last| sources.contains(worker) && self.is_link_lost(last, *worker));
-            let n_failures = task.attempts.iter().filter(|it| it.worker == *worker && it.is_workers_fault).count();
-            let was_here = last == Some(*worker);
-            (lost_links, Reverse(is_near), n_failures, Reverse(was_here), self.n_live(*worker), *worker)
+        self.workers.iter().copied().min_by_key(|worker| self.weight(key, sources, *worker))
+    }
+
+    /// The worker for a second attempt beside one that runs: another, and one that reaches all `sources`.
+    pub(super) fn place_beside(&self, key: TaskKey, sources: &[WorkerKey]) -> Option<WorkerKey> {
+        let first = self.task(key)?.current().map(|(_, it)| it.worker);
+        let is_fit = |worker: &WorkerKey| {
+            Some(*worker) != first && !sources.iter().any(|source| self.is_link_lost(*worker, *source))
         };
-        self.workers.iter().copied().min_by_key(weight)
+        let fit = self.workers.iter().copied().filter(is_fit);
+        fit.min_by_key(|worker| self.weight(key, sources, *worker))
+    }
+
+    /// What speaks against a worker, the weightiest first.
+    fn weight(&self, key: TaskKey, sources: &[WorkerKey], worker: WorkerKey) -> impl Ord + use<> {
+        let task = &self.stages[&key.0].tasks[key.1 as usize];
+        let last = task.current().map(|(_, it)| it.worker);
+        let lost_links = sources.iter().filter(|source| self.is_link_lost(worker, **source)).count();
+        let is_near = last.is_some_and(|last| sources.contains(&worker) && self.is_link_lost(last, worker));
+        let n_failures = task.attempts.iter().filter(|it| it.worker == worker && it.is_workers_fault).count();
+        let was_here = last == Some(worker);
+        (lost_links, Reverse(is_near), n_failures, Reverse(was_here), self.n_live(worker), worker)
     }
 
     fn is_link_lost(&self, reader: WorkerKey, producer: WorkerKey) -> bool {
@@ -35,7 +49,7 @@ impl Machine {
 
     /// Attempts of the query that run there.
     fn n_live(&self, worker: WorkerKey) -> usize {
-        let tasks = self.stages.values().flat_map(|stage| &stage.tasks);
-        tasks.filter(|task| task.version().is_some_and(|(_, it)| it.worker == worker && it.state.is_live())).count()
+        let attempts = self.stages.values().flat_map(|stage| &stage.tasks).flat_map(|task| &task.attempts);
+        attempts.filter(|it| it.worker == worker && it.state.is_live()).count()
     }
 }

@@ -14,6 +14,7 @@ impl Machine {
     /// held that nobody reads. Errs when that would take more attempts than the query has, or a root that cannot begin
     /// again.
     pub(super) fn settle(&mut self, actions: &mut Vec<Action>) -> Result<(), Box<WireError>> {
+        self.settle_speculation();
         let (needed, again) = self.void_and_needed(actions);
         if self.root.as_ref().is_some_and(|reads| self.is_root_void(reads, &again)) {
             self.stop_root(actions)?;
@@ -119,9 +120,9 @@ impl Machine {
     /// Whether another attempt took the place of this one or is about to, or its rows must not be used: which can be
     /// so although nobody reads the task any more, and whoever did has to know.
     fn is_superseded(&self, key: TaskKey, number: u32, again: &BTreeSet<TaskKey>) -> bool {
-        let attempts = &self.stages[&key.0].tasks[key.1 as usize].attempts;
-        let is_aborted = attempts.last().is_some_and(|it| it.state == AttemptState::Aborted);
-        again.contains(&key) || attempts.len() as u32 != number + 1 || is_aborted
+        let task = &self.stages[&key.0].tasks[key.1 as usize];
+        let is_aborted = task.current().is_some_and(|(_, it)| it.state == AttemptState::Aborted);
+        again.contains(&key) || task.current != number || is_aborted
     }
 
     fn is_readable(&self, (stage, task): TaskKey, number: u32) -> bool {
@@ -149,6 +150,7 @@ impl Machine {
     }
 
     fn abort(&mut self, key: TaskKey, actions: &mut Vec<Action>) {
+        self.end_speculation(key, actions);
         let Some((id, attempt)) = self.version_of(key) else { return };
         let (was_there, worker) = (attempt.state.is_readable(), attempt.worker);
         self.signal(id, AttemptSignal::Abort);
@@ -160,6 +162,8 @@ impl Machine {
     pub(super) fn release_unneeded(&mut self, needed: &BTreeSet<TaskKey>, actions: &mut Vec<Action>) {
         let all = self.shape.stages.iter().flat_map(|it| self.keys(it.stage));
         for key in all.filter(|key| !needed.contains(key)).collect::<Vec<_>>() {
+            self.take_overtaken(key, actions);
+            self.end_speculation(key, actions);
             let Some((id, attempt)) = self.version_of(key) else { continue };
             if attempt.state.is_readable() {
                 let worker = attempt.worker;
@@ -183,7 +187,7 @@ impl Machine {
             return Ok(());
         }
         for key in &repeated {
-            let n_attempts = self.stages[&key.0].tasks[key.1 as usize].attempts.len() as u32;
+            let n_attempts = self.stages[&key.0].tasks[key.1 as usize].n_tries();
             if n_attempts >= self.limits.task_attempts_max {
                 let text = format!("gave up after {n_attempts} attempts of task {} of stage {}", key.1, key.0);
                 return Err(Box::new(self.give_up_because(&text)));
@@ -211,25 +215,46 @@ impl Machine {
     fn submit_all(&mut self, again: &BTreeSet<TaskKey>, actions: &mut Vec<Action>) {
         let in_order = self.shape.stages.iter().flat_map(|it| self.keys(it.stage));
         for key in in_order.filter(|key| again.contains(key)).collect::<Vec<_>>() {
-            let shape = &self.stages[&key.0].shape;
-            let reads = |input: &InputShape, producer| is_read(input, key.1 as usize, shape, producer);
-            let inputs = shape.inputs.iter().map(|it| self.input(it.stage, |producer| reads(it, producer)));
             // Without a place for its producers, there is nothing that it could be told to read.
-            let Some(inputs) = inputs.collect::<Option<Vec<Input>>>() else { continue };
-            let sources = shape.inputs.iter().zip(&inputs).flat_map(|(it, input)| {
-                input.tasks.iter().filter(move |(task, _)| reads(it, task.task)).map(|(_, worker)| *worker)
-            });
-            let sources: Vec<WorkerKey> = sources.collect();
+            let Some((inputs, sources)) = self.inputs(key) else { continue };
             let Some(worker) = self.place(key, &sources) else { continue };
-            let number = self.stages[&key.0].tasks[key.1 as usize].attempts.len() as u32;
-            let reads = numbers(&inputs);
-            let attempt = Attempt { state: AttemptState::Submitted, worker, reads, is_workers_fault: false };
-            if let Some(stage) = self.stages.get_mut(&key.0) {
-                stage.tasks[key.1 as usize].attempts.push(attempt);
+            let number = self.submit(key, worker, inputs, actions);
+            if let Some(task) = self.task_mut(key) {
+                task.current = number;
             }
-            let attempt = self.task_id(key, number);
-            actions.push(Action::Submit(Submit { attempt, worker, inputs }));
         }
+    }
+
+    /// What an attempt that starts now is told to read, and the workers that it really reads from; `None` when something
+    /// of that has no place.
+    pub(super) fn inputs(&self, key: TaskKey) -> Option<(Vec<Input>, Vec<WorkerKey>)> {
+        let shape = &self.stages[&key.0].shape;
+        let reads = |input: &InputShape, producer| is_read(input, key.1 as usize, shape, producer);
+        let inputs = shape.inputs.iter().map(|it| self.input(it.stage, |producer| reads(it, producer)));
+        let inputs = inputs.collect::<Option<Vec<Input>>>()?;
+        let sources = shape.inputs.iter().zip(&inputs).flat_map(|(it, input)| {
+            input.tasks.iter().filter(move |(task, _)| reads(it, task.task)).map(|(_, worker)| *worker)
+        });
+        let sources = sources.collect();
+        Some((inputs, sources))
+    }
+
+    /// Begins one more attempt; returns its number.
+    pub(super) fn submit(
+        &mut self,
+        key: TaskKey,
+        worker: WorkerKey,
+        inputs: Vec<Input>,
+        actions: &mut Vec<Action>,
+    ) -> u32 {
+        let reads = numbers(&inputs);
+        let attempt = Attempt { state: AttemptState::Submitted, worker, reads, is_workers_fault: false };
+        let Some(task) = self.task_mut(key) else { return 0 };
+        task.attempts.push(attempt);
+        let number = task.attempts.len() as u32 - 1;
+        let attempt = self.task_id(key, number);
+        actions.push(Action::Submit(Submit { attempt, worker, inputs }));
+        number
     }
 
     fn start_root(&mut self, actions: &mut Vec<Action>) {
@@ -260,26 +285,26 @@ impl Machine {
         let tasks = self.stages[&stage].tasks.iter().enumerate().map(|(index, task)| {
             let (number, attempt) = match is_read(index as u32) {
                 true => task.readable()?,
-                false => task.attempts.last().map(|it| (task.attempts.len() as u32 - 1, it))?,
+                false => task.current()?,
             };
             Some((self.task_id((stage, index as u32), number), attempt.worker))
         });
         Some(Input { stage, tasks: tasks.collect::<Option<_>>()? })
     }
 
-    fn version_of(&self, key: TaskKey) -> Option<(TaskId, &Attempt)> {
+    pub(super) fn version_of(&self, key: TaskKey) -> Option<(TaskId, &Attempt)> {
         let (number, attempt) = self.stages[&key.0].tasks[key.1 as usize].version()?;
         Some((self.task_id(key, number), attempt))
     }
 
-    fn keys(&self, stage: StageId) -> impl Iterator<Item = TaskKey> + use<> {
+    pub(super) fn keys(&self, stage: StageId) -> impl Iterator<Item = TaskKey> + use<> {
         let n = self.stages[&stage].tasks.len() as u32;
         (0..n).map(move |task| (stage, task))
     }
 }
 
 /// Whether the consumer of this index reads from the producer of that.
-fn is_read(input: &InputShape, consumer: usize, shape: &StageShape, producer: u32) -> bool {
+pub(super) fn is_read(input: &InputShape, consumer: usize, shape: &StageShape, producer: u32) -> bool {
     !input.is_dealt || producer as usize % shape.workers.len() == consumer
 }
 

@@ -24,6 +24,8 @@ pub struct StageShape {
     pub stage: StageId,
     /// Whether every attempt at a task puts the same rows into each of its partitions.
     pub is_determinate: bool,
+    /// Whether its tasks do more than put out rows, as writers do: then no two attempts run at a time.
+    pub has_effects: bool,
     pub inputs: Vec<InputShape>,
     /// Where the first attempt of each task runs, by task index.
     pub workers: Vec<WorkerKey>,

@@ -3,7 +3,8 @@
 //! The model runs attempts row by row and holds their output as workers do. Rows of a determinate stage go to the same
 //! partition in every attempt, those of an indeterminate one to partitions that depend on the attempt: who mixes
 //! two of them loses rows and gets others twice. Messages to a worker keep their order, messages from workers come in
-//! any order and sometimes twice. Workers die, are thought dead, and join; links break; tasks fail for good or once.
+//! any order and sometimes twice. Workers die, are thought dead, and join; links break; tasks fail for good or once, or
+//! are slow and get a second attempt.
 //!
 //! `SHEAF_SCHEDULES=10000` runs so many schedules, `SHEAF_SEED=7` only the one of that seed, and prints what the
 //! machine is told and says.
@@ -16,7 +17,8 @@ use rand::{Rng, SeedableRng};
 use sheaf_common::{ErrorCode, QueryId, StageId, TaskId, WireError};
 
 use super::{
-    Action, AttemptState, Cause, Event, Input, InputShape, Limits, Machine, QueryShape, StageShape, Submit, WorkerKey,
+    Action, AttemptState, Cause, Event, Input, InputShape, Limits, Machine, QueryShape, Redirected, StageShape, Submit,
+    WorkerKey,
 };
 
 const QUERY: QueryId = QueryId(7);
@@ -54,12 +56,18 @@ enum RunState {
     Finished,
     /// With what a reader of it is told: who failed first.
     Failed(Cause, WireError),
+    /// Its readers were pointed at another attempt.
+    Redirected(TaskId, WorkerKey),
 }
 
 /// An attempt as its worker knows it.
 #[derive(Debug)]
 struct Run {
     state: RunState,
+    /// Somebody got a row of it.
+    is_read: bool,
+    /// It gets its turn seldom.
+    is_slow: bool,
     scan: VecDeque<Row>,
     sources: Vec<Source>,
     output: Vec<Vec<Row>>,
@@ -82,6 +90,7 @@ struct Source {
 enum Command {
     Submit(Submit),
     End(TaskId),
+    Redirect { from: TaskId, to: TaskId, to_worker: WorkerKey },
     EndAll,
 }
 
@@ -95,11 +104,20 @@ struct Worker {
     ended: BTreeSet<TaskId>,
 }
 
+impl Source {
+    /// Reads another attempt of the same task, from its start.
+    fn turn_to(&mut self, task: TaskId, worker: WorkerKey) {
+        assert_eq!(self.n_read, 0, "rows of {} were read, and those of {task} are to follow", self.task);
+        (self.task, self.worker) = (task, worker);
+    }
+}
+
 /// What a reader meets.
 enum Read {
     Row(Row),
     Wait,
     Done,
+    Elsewhere(TaskId, WorkerKey),
     Broken(Cause, WireError),
 }
 
@@ -131,6 +149,8 @@ struct Cluster {
     /// Whether it shows what the machine is told and says.
     is_replay: bool,
     submitted: BTreeMap<TaskId, WorkerKey>,
+    /// Those that ran, or were to end, beside another of the same task.
+    raced: BTreeSet<TaskId>,
     reported: BTreeSet<TaskId>,
 }
 
@@ -141,6 +161,9 @@ struct Tally {
     /// Faults that no query can survive, or need not.
     n_fatal: usize,
     n_retried: usize,
+    /// Second attempts beside the first, and those that came to be read.
+    n_speculated: usize,
+    n_overtaken: usize,
 }
 
 fn first(attempt: TaskId, unread: Option<TaskId>) -> Cause {
@@ -201,6 +224,7 @@ impl Cluster {
             stages.push(StageShape {
                 stage: id,
                 is_determinate,
+                has_effects: rng.random_bool(0.05),
                 inputs: inputs
                     .into_iter()
                     .map(|input| {
@@ -233,6 +257,7 @@ impl Cluster {
             outcome: None,
             is_replay,
             submitted: BTreeMap::new(),
+            raced: BTreeSet::new(),
             reported: BTreeSet::new(),
             rng,
         }
@@ -242,6 +267,7 @@ impl Cluster {
         self.tell(Event::Started);
         for _ in 0..STEPS_MAX {
             if self.outcome.is_some() {
+                self.tally.n_overtaken = self.machine.n_speculated().1 as usize;
                 self.check_end();
                 return (self.tally, matches!(self.outcome, Some(Ok(()))));
             }
@@ -255,6 +281,9 @@ impl Cluster {
             self.faults_left -= 1;
             self.fault();
             return;
+        }
+        if self.rng.random_bool(0.01) {
+            self.straggle();
         }
         match self.rng.random_range(0..10) {
             0..=1 => self.deliver_event(),
@@ -312,6 +341,14 @@ impl Cluster {
         }
     }
 
+    /// Somebody finds a task slow, rightly or not; the news of it may come late.
+    fn straggle(&mut self) {
+        let runs: Vec<TaskId> = self.workers.values().flat_map(|it| it.runs.keys().copied()).collect();
+        if let Some(attempt) = runs.choose(&mut self.rng).copied() {
+            self.events.push(Event::Straggles { attempt });
+        }
+    }
+
     /// A task that runs fails by itself; of one that is complete, what is held cannot be read.
     fn fail_a_task(&mut self, error: WireError) {
         let alive = self.workers.iter().filter(|(_, it)| !it.is_dead);
@@ -325,7 +362,7 @@ impl Cluster {
                 self.events.push(Event::Failed { attempt: task, cause: Cause::Itself, error });
             }
             RunState::Finished => run.state = RunState::Failed(first(task, None), transient()),
-            RunState::Failed(..) => {}
+            RunState::Failed(..) | RunState::Redirected(..) => {}
         }
     }
 
@@ -345,12 +382,36 @@ impl Cluster {
         let worker = self.workers.get_mut(&key).unwrap();
         let command = worker.commands.pop_front().unwrap();
         if worker.is_dead {
+            if let Command::Redirect { from, .. } = command {
+                self.events.push(Event::Redirected { attempt: from, outcome: Redirected::Unknown });
+            }
             return;
         }
         match command {
+            Command::Redirect { from, to, to_worker } => {
+                let run = worker.runs.get_mut(&from);
+                let is_done = run.is_some_and(|run| {
+                    let may_be = matches!(run.state, RunState::Running) && !run.is_read;
+                    if may_be {
+                        run.state = RunState::Redirected(to, to_worker);
+                    }
+                    may_be
+                });
+                let outcome = match is_done {
+                    // The answer is lost.
+                    _ if self.rng.random_bool(0.1) => {
+                        self.tally.n_faults += 1;
+                        Redirected::Unknown
+                    }
+                    true => Redirected::Done,
+                    false => Redirected::Refused,
+                };
+                self.events.push(Event::Redirected { attempt: from, outcome });
+            }
             Command::Submit(submit) => {
                 let task = submit.attempt;
-                let run = self.start(submit);
+                let mut run = self.start(submit);
+                run.is_slow = task.attempt == 0 && self.rng.random_bool(0.2);
                 let worker = self.workers.get_mut(&key).unwrap();
                 assert!(worker.runs.insert(task, run).is_none(), "{task} was submitted twice");
                 self.events.push(Event::Accepted { attempt: task });
@@ -391,6 +452,8 @@ impl Cluster {
         });
         Run {
             state: RunState::Running,
+            is_read: false,
+            is_slow: false,
             scan: model.scans[task.task as usize].iter().copied().collect(),
             sources: sources.collect(),
             output: vec![vec![]; model.partitions],
@@ -418,11 +481,18 @@ impl Cluster {
         }
         let read = match (&run.state, run.output[source.partition].get(source.n_read)) {
             (RunState::Failed(cause, error), _) => Read::Broken(*cause, error.clone()),
+            (RunState::Redirected(task, worker), _) => Read::Elsewhere(*task, *worker),
             (_, Some(row)) => Read::Row(*row),
             (RunState::Finished, None) => Read::Done,
             (RunState::Running, None) => Read::Wait,
         };
         (read, lineage)
+    }
+
+    /// To be called with every row that was read.
+    fn mark_read(&mut self, source: &Source) {
+        let run = self.workers.get_mut(&source.worker).and_then(|it| it.runs.get_mut(&source.task));
+        run.expect("a row was just read there").is_read = true;
     }
 
     fn is_determinate(&self, stage: StageId) -> bool {
@@ -438,16 +508,23 @@ impl Cluster {
             .collect();
         let Some((key, task)) = running.choose(&mut self.rng).copied() else { return };
         let run = &self.workers[&key].runs[&task];
+        if run.is_slow && self.rng.random_bool(0.95) {
+            return;
+        }
         let open: Vec<usize> = (0..run.sources.len()).filter(|it| !run.sources[*it].is_done).collect();
         let chosen = open.choose(&mut self.rng).copied();
         let read = chosen.map(|it| self.read(Some(key), &run.sources[it]));
+        if let (Some(chosen), Some((Read::Row(_), _))) = (chosen, &read) {
+            let source = run.sources[chosen].clone();
+            self.mark_read(&source);
+        }
         let is_determinate = self.is_determinate(task.stage);
         let fetch = self.models[&task.stage].fetch;
         let run = self.workers.get_mut(&key).unwrap().runs.get_mut(&task).unwrap();
         let mut row = None;
         match (chosen, read) {
             (Some(index), Some((read, lineage))) => {
-                if !matches!(read, Read::Wait | Read::Broken(..)) {
+                if !matches!(read, Read::Wait | Read::Broken(..) | Read::Elsewhere(..)) {
                     run.lineage.extend(lineage);
                 }
                 let source = &mut run.sources[index];
@@ -458,6 +535,7 @@ impl Cluster {
                     }
                     Read::Done => source.is_done = true,
                     Read::Wait => {}
+                    Read::Elsewhere(task, worker) => source.turn_to(task, worker),
                     Read::Broken(cause, error) => {
                         let passed_on = match cause {
                             Cause::Link(producer) => first(task, Some(producer)),
@@ -494,7 +572,11 @@ impl Cluster {
             self.tell(Event::RootFinished);
             return;
         };
-        let (read, lineage) = self.read(None, &root.sources[index]);
+        let source = root.sources[index].clone();
+        let (read, lineage) = self.read(None, &source);
+        if let Read::Row(_) = &read {
+            self.mark_read(&source);
+        }
         let root = self.root.as_mut().unwrap();
         match read {
             Read::Row(row) => {
@@ -516,6 +598,7 @@ impl Cluster {
                 root.sources[index].is_done = true;
             }
             Read::Wait => {}
+            Read::Elsewhere(task, worker) => root.sources[index].turn_to(task, worker),
             Read::Broken(cause, error) => self.tell(Event::RootFailed { cause, error }),
         }
     }
@@ -574,13 +657,19 @@ impl Cluster {
             Action::Abort { attempt, worker } => {
                 let was_complete = self.reported.contains(&attempt);
                 assert!(
-                    !(was_complete && self.is_determinate(attempt.stage)),
+                    !(was_complete && self.is_determinate(attempt.stage) && !self.raced.contains(&attempt)),
                     "{attempt} is complete and held, and still is computed again"
                 );
                 self.workers.get_mut(&worker).unwrap().commands.push_back(Command::End(attempt));
             }
             Action::Release { attempt, worker } => {
                 self.workers.get_mut(&worker).unwrap().commands.push_back(Command::End(attempt));
+            }
+            Action::Redirect { from, worker, to, to_worker } => {
+                assert_eq!(self.submitted.get(&to), Some(&to_worker));
+                assert!(self.raced.contains(&to) && self.reported.contains(&to), "{to} takes over and is not through");
+                let command = Command::Redirect { from, to, to_worker };
+                self.workers.get_mut(&worker).unwrap().commands.push_back(command);
             }
             Action::StopRoot => {
                 assert!(!self.is_streaming, "rows went out and the root is stopped");
@@ -609,14 +698,23 @@ impl Cluster {
     fn check_submit(&mut self, submit: &Submit) {
         let Submit { attempt, worker, inputs } = submit;
         assert!(!self.workers[worker].is_lost, "{attempt} is sent to a worker that was given up");
-        assert!(attempt.attempt < Limits::default().task_attempts_max, "{attempt}");
+        // One more where one of them was a second beside another.
+        assert!(attempt.attempt <= Limits::default().task_attempts_max, "{attempt}");
         assert!(!self.submitted.contains_key(attempt), "{attempt} is submitted twice");
-        if attempt.attempt > 0 {
+        let is_speculative = self.machine.is_speculative(*attempt);
+        let earlier: Vec<TaskId> = (0..attempt.attempt).map(|it| TaskId { attempt: it, ..*attempt }).collect();
+        assert!(earlier.iter().all(|it| self.submitted.contains_key(it)), "{attempt} has no predecessor");
+        let is_there = |it: &&TaskId| self.machine.attempt_state(**it).is_some_and(AttemptState::is_readable);
+        let beside: Vec<TaskId> = earlier.iter().filter(is_there).copied().collect();
+        assert_eq!(beside.len(), usize::from(is_speculative), "{attempt} runs beside {beside:?}");
+        if is_speculative {
+            self.tally.n_speculated += 1;
+            assert!(self.is_determinate(attempt.stage) && !self.is_streaming, "{attempt}");
+            assert!(!self.shape.stages.iter().any(|it| it.stage == attempt.stage && it.has_effects), "{attempt}");
+            assert_ne!(self.submitted[&beside[0]], *worker, "{attempt} is where {} is", beside[0]);
+            assert!(self.raced.insert(beside[0]) && self.raced.insert(*attempt), "{attempt} is the third");
+        } else if attempt.attempt > 0 {
             self.tally.n_retried += 1;
-            let last = TaskId { attempt: attempt.attempt - 1, ..*attempt };
-            assert!(self.submitted.contains_key(&last), "{attempt} has no predecessor");
-            let state = self.machine.attempt_state(last).unwrap();
-            assert!(!state.is_readable(), "{attempt} runs beside {last}, which is {state:?}");
         }
         let n_consumers = self.models[&attempt.stage].scans.len();
         for (source, at) in inputs.iter().flat_map(|input| &input.tasks) {
@@ -704,13 +802,18 @@ fn random_schedules_keep_the_invariants() {
     };
     let is_replay = number("SHEAF_SEED").is_some();
     let (mut n_recovered, mut n_failed, n_seeds) = (0, 0, seeds.end - seeds.start);
+    let (mut n_speculated, mut n_overtaken) = (0, 0);
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| Cluster::new(seed, is_replay).run());
         let (tally, succeeded) = outcome.unwrap_or_else(|_| panic!("replay it with SHEAF_SEED={seed}"));
         n_recovered += usize::from(succeeded && tally.n_retried > 0);
         n_failed += usize::from(!succeeded);
+        n_speculated += tally.n_speculated;
+        n_overtaken += tally.n_overtaken;
     }
     println!("{n_seeds} schedules: {n_recovered} recovered, {n_failed} failed as they may");
+    println!("{n_speculated} second attempts, {n_overtaken} of them came to be read");
     // Machines that give up at once, or clusters without faults, would prove nothing.
     assert!(n_seeds < 1_000 || n_recovered as u64 > n_seeds / 10, "only {n_recovered} queries recovered");
+    assert!(n_seeds < 1_000 || n_overtaken as u64 > n_seeds / 50, "only {n_overtaken} second attempts were read");
 }

@@ -19,6 +19,7 @@ fn stage(stage: u32, inputs: &[u32], workers: &[u32], is_determinate: bool) -> S
     StageShape {
         stage: StageId(stage),
         is_determinate,
+        has_effects: false,
         inputs: inputs.iter().map(input).collect(),
         workers: workers.iter().copied().map(WorkerKey).collect(),
     }
@@ -56,6 +57,7 @@ fn shown(actions: &[Action]) -> String {
         Action::Abort { attempt, .. } => format!("!{}", name(attempt)),
         Action::Release { attempt, .. } => format!("-{}", name(attempt)),
         Action::EndRetention { attempt, .. } => format!("~{}", name(attempt)),
+        Action::Redirect { from, to, .. } => format!("{}>{}", name(from), name(to)),
         Action::StopRoot => "!root".to_owned(),
         Action::StartRoot { .. } => "root".to_owned(),
         Action::AwaitWorker { wait } => format!("await{wait}"),
@@ -185,6 +187,14 @@ fn two_attempts_lost_with_their_worker_are_enough() {
     let error = "error: 2 attempts of task 1 of stage 1 ended with the loss of their worker, a third is not risked: \
                  worker is lost";
     check(&mut machine, lose(2), error);
+}
+
+#[test]
+fn an_attempt_that_its_worker_never_took_is_not_to_blame() {
+    let mut machine = two_stages(true);
+    check(&mut machine, lose(1), "!2.0.0 !root 1.1.1@2 2.0.1@0 2.1.1@2 root");
+    // It was dead already when the task was sent.
+    check(&mut machine, lose(2), "!2.0.1 !root 1.1.2@0 2.0.2@0 2.1.2@0 root");
 }
 
 #[test]
@@ -327,6 +337,141 @@ fn a_query_that_was_stopped_does_nothing_more() {
     check(&mut machine, Event::Stopped { error }, "error: stopped");
     check(&mut machine, Event::WorkerJoined { worker: WorkerKey(5) }, "");
     check(&mut machine, Event::RootFinished, "");
+}
+
+fn straggles(stage: u32, task: u32) -> Event {
+    Event::Straggles { attempt: id(stage, task, 0) }
+}
+
+fn redirected(stage: u32, task: u32, outcome: Redirected) -> Event {
+    Event::Redirected { attempt: id(stage, task, 0), outcome }
+}
+
+/// The scan of task 1 is far behind and has a second attempt on worker 2, which is complete.
+fn overtaken() -> Machine {
+    let mut machine = two_stages(true);
+    finish(&mut machine, 1, 0, 0, "");
+    check(&mut machine, straggles(1, 1), "1.1.1@2");
+    machine.handle(Event::Accepted { attempt: id(1, 1, 1) });
+    finish(&mut machine, 1, 1, 1, "1.1.0>1.1.1");
+    machine
+}
+
+#[test]
+fn readers_are_pointed_at_the_attempt_that_is_complete_first() {
+    let mut machine = overtaken();
+    check(&mut machine, redirected(1, 1, Redirected::Done), "");
+    assert_eq!((machine.n_restarts(), machine.n_speculated()), (0, (1, 1)));
+    assert!(machine.versions().any(|it| it == id(1, 1, 1)));
+    // They are what they were told to read, so that nothing of them begins again for what befalls others.
+    check(&mut machine, Event::RootFailed { cause: Cause::Itself, error: unreadable() }, "!root root");
+    finish(&mut machine, 2, 0, 0, "");
+    finish(&mut machine, 2, 1, 0, "-1.0.0 -1.1.1");
+    check(&mut machine, Event::RootFinished, "done");
+}
+
+#[test]
+fn readers_may_be_through_before_the_answer_to_a_redirect_comes() {
+    let mut machine = overtaken();
+    finish(&mut machine, 2, 0, 0, "");
+    finish(&mut machine, 2, 1, 0, "-1.0.0 !1.1.0 -1.1.1");
+    assert_eq!(machine.n_speculated(), (1, 1));
+    let mut machine = query(vec![stage(1, &[], &[0, 1], true)], 1, Limits::default(), 3);
+    machine.handle(Event::Started);
+    (0..2).for_each(|task| drop(machine.handle(Event::Accepted { attempt: id(1, task, 0) })));
+    finish(&mut machine, 1, 0, 0, "");
+    check(&mut machine, straggles(1, 1), "1.1.1@0");
+    finish(&mut machine, 1, 1, 1, "1.1.0>1.1.1");
+    check(&mut machine, Event::RootFinished, "!1.1.0 done");
+    assert_eq!(machine.n_speculated(), (1, 1));
+    assert!(machine.versions().any(|it| it == id(1, 1, 1)));
+    check(&mut machine, redirected(1, 1, Redirected::Done), "");
+}
+
+#[test]
+fn readers_that_were_pointed_at_an_attempt_begin_again_without_it() {
+    let mut machine = overtaken();
+    check(&mut machine, redirected(1, 1, Redirected::Done), "");
+    check(&mut machine, lose(2), "!2.0.0 !2.1.0 !root 1.1.2@0 2.0.1@0 2.1.1@1 root");
+}
+
+#[test]
+fn an_attempt_that_was_read_or_is_through_keeps_its_readers() {
+    let mut machine = overtaken();
+    check(&mut machine, redirected(1, 1, Redirected::Refused), "!1.1.1");
+    finish(&mut machine, 1, 1, 0, "");
+    let mut machine = two_stages(true);
+    finish(&mut machine, 1, 0, 0, "");
+    check(&mut machine, straggles(1, 1), "1.1.1@2");
+    finish(&mut machine, 1, 1, 0, "!1.1.1");
+    finish(&mut machine, 1, 1, 1, "");
+    assert_eq!(machine.n_speculated(), (1, 0));
+    // There is no third.
+    check(&mut machine, straggles(1, 1), "");
+}
+
+#[test]
+fn readers_of_whom_nothing_is_known_begin_again() {
+    let mut machine = overtaken();
+    let again = "!1.1.0 !2.0.0 !2.1.0 !root 2.0.1@0 2.1.1@1 root";
+    check(&mut machine, redirected(1, 1, Redirected::Unknown), again);
+    check(&mut machine, redirected(1, 1, Redirected::Done), "");
+    // The second attempt went meanwhile, and the readers had been pointed at it.
+    let mut machine = overtaken();
+    check(&mut machine, lose(2), "");
+    let again = "!1.1.0 !2.0.0 !2.1.0 !root 1.1.2@1 2.0.1@0 2.1.1@1 root";
+    check(&mut machine, redirected(1, 1, Redirected::Done), again);
+}
+
+#[test]
+fn a_second_attempt_takes_the_place_of_a_first_that_fails() {
+    let mut machine = two_stages(true);
+    finish(&mut machine, 1, 0, 0, "");
+    check(&mut machine, straggles(1, 1), "1.1.1@2");
+    // No matter what ends it, it is no failure of the query.
+    let mut without = two_stages(true);
+    finish(&mut without, 1, 0, 0, "");
+    check(&mut without, straggles(1, 1), "1.1.1@2");
+    let error = WireError::new(ErrorCode::DivisionByZero, "divide by zero");
+    check(&mut without, fail(1, 1, 1, Cause::Itself, error), "");
+    assert_eq!(without.n_restarts(), 0);
+    machine.handle(Event::Accepted { attempt: id(1, 1, 1) });
+    check(&mut machine, lose(1), "!2.0.0 !root 2.0.1@0 2.1.1@0 root");
+    let error = "error: 2 attempts of task 1 of stage 1 ended with the loss of their worker, a third is not risked: \
+                 worker is lost";
+    check(&mut machine, lose(2), error);
+}
+
+#[test]
+fn only_who_may_has_a_second_attempt() {
+    let mut machine = two_stages(false);
+    finish(&mut machine, 1, 0, 0, "");
+    check(&mut machine, straggles(1, 1), "");
+    let mut machine = two_stages(true);
+    assert_eq!(machine.speculation_candidates().len(), 2, "the second stage waits for the first");
+    check(&mut machine, straggles(2, 1), "");
+    finish(&mut machine, 1, 0, 0, "");
+    finish(&mut machine, 1, 1, 0, "");
+    finish(&mut machine, 2, 0, 0, "");
+    let of_second = machine.speculation_candidates();
+    assert_eq!(of_second.len(), 1);
+    assert_eq!((of_second[0].attempt, of_second[0].n_tasks), (id(2, 1, 0), 2));
+    assert_eq!(of_second[0].inputs, [id(1, 0, 0), id(1, 1, 0)]);
+    assert_eq!(of_second[0].finished, [(id(2, 0, 0), vec![id(1, 0, 0), id(1, 1, 0)])]);
+    check(&mut machine, straggles(2, 1), "2.1.1@0");
+    // Rows go out: the race goes on, and what it reads is kept.
+    check(&mut machine, Event::RowsOut, "");
+    check(&mut machine, straggles(2, 0), "");
+    let writers = StageShape { has_effects: true, ..stage(1, &[], &[0, 1], true) };
+    let mut machine = query(vec![writers], 1, Limits::default(), 3);
+    machine.handle(Event::Started);
+    machine.handle(Event::Accepted { attempt: id(1, 1, 0) });
+    assert_eq!(machine.speculation_candidates(), []);
+    check(&mut machine, straggles(1, 1), "");
+    let mut alone = query(vec![stage(1, &[], &[0], true)], 1, Limits::default(), 1);
+    alone.handle(Event::Started);
+    alone.handle(Event::Accepted { attempt: id(1, 0, 0) });
+    check(&mut alone, straggles(1, 0), "");
 }
 
 #[test]

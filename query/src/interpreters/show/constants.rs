@@ -3,6 +3,7 @@
 use sheaf_planners::parser::NothingToShow;
 
 use super::columns_of;
+use crate::access::{Level, Privilege};
 use crate::interpreters::rows::Rows;
 use crate::variables::character_sets;
 
@@ -80,6 +81,25 @@ pub(super) fn indexes() -> Rows {
         "Visible",
         "Expression",
     ])
+}
+
+/// All privileges that can be granted, and on what.
+pub(super) fn privileges() -> Rows {
+    let mut rows = Rows::new(columns_of(NothingToShow::Privileges));
+    for privilege in Privilege::ALL {
+        let context = match privilege.level() {
+            Level::Global => "Server Admin",
+            Level::Database => "Databases",
+            Level::Table | Level::Column => "Databases,Tables",
+        };
+        // As MySQL writes them: the first letter large, dynamic ones as they are.
+        let name = match privilege.is_dynamic() {
+            true => privilege.name().to_owned(),
+            false => privilege.name()[..1].to_owned() + &privilege.name()[1..].to_lowercase(),
+        };
+        rows.push(vec![Some(name), Some(context.to_owned()), Some(String::new())]);
+    }
+    rows
 }
 
 pub(super) fn nothing(kind: NothingToShow) -> Rows {

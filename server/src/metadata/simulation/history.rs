@@ -14,6 +14,7 @@ pub fn settings(state: &State) -> Settings {
         _ => None,
     };
     state
+        .definitions()
         .objects()
         .filter_map(|(object, record)| Some((setting(object)?, (record.version, record.definition.clone()))))
         .collect()

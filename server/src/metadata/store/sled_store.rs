@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::{Batch, Store};
 use crate::metadata::error::{MetadataError, Result};
@@ -14,6 +15,9 @@ const FORMAT_NAME: &str = "sheafdb metadata";
 /// Of the keys and values together; [`crate::metadata::frame`] has the version of a single value.
 const FORMAT: u64 = 1;
 const CACHE_BYTES: u64 = 32 << 20;
+/// A store that stays locked for so long belongs to another process.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// A folder of metadata, open. One process at a time.
 pub struct SledStore {
@@ -33,17 +37,24 @@ impl SledStore {
             let path = path.to_owned();
             move |source| MetadataError::File { action, path, source }
         };
-        fs::create_dir_all(dir).map_err(failed("make folder", dir))?;
+        make_private(dir).map_err(failed("make folder", dir))?;
         let store = dir.join("store");
         check_format(dir, store.exists())?;
         let config = sled::Config::new().path(&store).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let damaged = |reason: String| MetadataError::Damaged { place: dir.display().to_string(), reason };
-        // sled panics on some damage.
-        let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
-            Ok(Ok(db)) => db,
-            Ok(Err(sled::Error::Io(source))) => return Err(failed("open metadata in", dir)(source)),
-            Ok(Err(error)) => return Err(damaged(error.to_string())),
-            Err(panic) => return Err(damaged(panic_text(panic.as_ref()))),
+        let start = Instant::now();
+        let db = loop {
+            // sled panics on some damage.
+            match catch_unwind(AssertUnwindSafe(|| config.open())) {
+                Ok(Ok(db)) => break db,
+                // One that this process has just closed gives its lock back by a thread of sled's, sooner or later.
+                Ok(Err(sled::Error::Io(source))) if is_locked(&source) && start.elapsed() < LOCK_TIMEOUT => {
+                    std::thread::sleep(LOCK_RETRY);
+                }
+                Ok(Err(sled::Error::Io(source))) => return Err(failed("open metadata in", dir)(source)),
+                Ok(Err(error)) => return Err(damaged(error.to_string())),
+                Err(panic) => return Err(damaged(panic_text(panic.as_ref()))),
+            }
         };
         let path = store.join("db");
         let file = File::options().write(true).open(&path).map_err(failed("open", &path))?;
@@ -53,6 +64,21 @@ impl SledStore {
     fn failed(&self, action: &'static str, reason: String) -> MetadataError {
         MetadataError::Store { place: self.place(), action, reason }
     }
+}
+
+/// Makes a folder that only its owner may look into: what is kept has the verifiers of passwords and the keys of stored
+/// connections.
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(dir)?;
+    // Not where somebody else made it and gave it to this server's group, as container platforms do: it stays as it is.
+    #[cfg(unix)]
+    let _ = fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700));
+    Ok(())
+}
+
+/// Whether another has the store. sled tells it by its message only.
+fn is_locked(error: &std::io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
 }
 
 /// The text of a panic.
@@ -109,7 +135,9 @@ impl Store for SledStore {
 
     fn flush(&mut self) -> Result<()> {
         self.db.flush().map_err(|error| self.failed("flush", error.to_string()))?;
-        self.file.sync_data().map_err(|error| self.failed("flush", error.to_string()))
+        self.file.sync_data().map_err(|error| self.failed("flush", error.to_string()))?;
+        crate::metrics::metadata_flushed();
+        Ok(())
     }
 
     fn scan(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {

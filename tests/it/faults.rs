@@ -407,9 +407,13 @@ struct Killed {
     n_restarts: u64,
 }
 
+/// How long each batch of each task waits: queries of a second on two cores then last long enough to be hit.
+const SLOW_SCANS: &str = "slow=4@*.*.*";
+
+/// A kill counts that took something away, so that each query is asked until as many have.
 #[test]
 fn tpch_with_a_worker_killed_in_each_query() {
-    let is_full = std::env::var_os("SHEAF_FULL").is_some();
+    let is_full = sheaf_tests::is_full();
     let n_rounds = number_from_env("SHEAF_ROUNDS", if is_full { 5 } else { 1 });
     let seed = number_from_env("SHEAF_SEED", 11);
     let (scale, queries) = if is_full { ("1", (1..=22).collect()) } else { ("0.1", SHORT.to_vec()) };
@@ -417,19 +421,25 @@ fn tpch_with_a_worker_killed_in_each_query() {
         let data = tempfile::tempdir().expect("a temporary folder can be made");
         tpch::generate(data.path(), scale, 8);
         let mut cluster = Cluster::start(ClusterSpec { allow_roots: vec![data.path().to_owned()], ..spec() }).await;
-        let mut client = session(&cluster, "").await;
-        tpch::create_tables(&mut client, "tpch", data.path()).await;
+        let mut admin = session(&cluster, "").await;
+        tpch::create_tables(&mut admin, "tpch", data.path()).await;
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut killed = vec![];
+        let (mut hits, mut n_kills) = (vec![], 0);
         for number in queries {
             let sql = tpch::query_text(number);
+            let mut client = session(&cluster, SLOW_SCANS).await;
+            run(&mut client, "USE tpch").await;
             // Once for the caches, and once for the clock.
             run(&mut client, &sql).await;
             let started = Instant::now();
             let expected = run(&mut client, &sql).await;
             let took = started.elapsed();
-            for round in 0..n_rounds {
-                let mut victim = session(&cluster, "").await;
+            let mut n_hits = 0;
+            for round in 0..10 * n_rounds {
+                if n_hits == n_rounds {
+                    break;
+                }
+                let mut victim = session(&cluster, SLOW_SCANS).await;
                 run(&mut victim, "USE tpch").await;
                 let index = rng.random_range(0..3);
                 let pause = took.mul_f64(rng.random_range(0.05..0.9));
@@ -441,14 +451,17 @@ fn tpch_with_a_worker_killed_in_each_query() {
                 let (table, n_restarts) = recovered(query, &what).await;
                 let added = started.elapsed().saturating_sub(took);
                 assert_eq!(tpch::difference(&table, &expected.rows, tpch::ORDER[number - 1]), None, "{what}");
-                assert_clean(&mut client, &what).await;
+                assert_clean(&mut admin, &what).await;
                 cluster.relaunch_worker(index);
                 cluster.wait_for_workers(3).await;
-                killed.push(Killed { query: number, alone: took, added, n_restarts });
+                n_kills += 1;
+                if n_restarts > 0 {
+                    n_hits += 1;
+                    hits.push(Killed { query: number, alone: took, added, n_restarts });
+                }
             }
+            assert_eq!(n_hits, n_rounds, "q{number} was hit too seldom");
         }
-        // A kill counts that took something away.
-        let hits: Vec<&Killed> = killed.iter().filter(|it| it.n_restarts > 0).collect();
         for it in &hits {
             let Killed { query, alone, added, n_restarts } = it;
             eprintln!("q{query}: {alone:.0?} alone, {added:.0?} more with a kill, {n_restarts} restarts");
@@ -458,10 +471,8 @@ fn tpch_with_a_worker_killed_in_each_query() {
         over.sort_by(f64::total_cmp);
         let p95 = over.get((over.len() * 95).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default();
         eprintln!(
-            "{} kills, {} of them hit; beyond 0.35 of the query at the 95th percentile: {p95:.2} s",
-            killed.len(),
+            "{n_kills} kills, {} of them hit, as many right answers; beyond 0.35 of the query at the 95th percentile: {p95:.2} s",
             hits.len()
         );
-        assert!(!hits.is_empty(), "no kill hit anything");
     });
 }

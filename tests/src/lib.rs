@@ -29,18 +29,21 @@ static MACHINE: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
 
 /// Runs one test's body on a runtime of its own, with the machine to itself.
 ///
-/// Panics when the body takes longer than `deadline`, the wait for the machine not counted: no test hangs.
+/// Panics when the body takes longer than `deadline`, the wait for the machine and for an up-to-date server not counted:
+/// no test hangs.
 pub fn alone<F: Future>(deadline: Duration, body: F) -> F::Output {
     let _machine = MACHINE.lock();
+    // Whoever comes first waits for the compiler here, which takes minutes where the target folder is cold.
+    binary::sheaf();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime needs only threads");
     runtime.block_on(async {
-        match tokio::time::timeout(deadline, body).await {
+        match tokio::time::timeout(patience(deadline), body).await {
             Ok(output) => output,
-            Err(_) => panic!("the test did not end within {deadline:?}"),
+            Err(_) => panic!("the test did not end within {:?}", patience(deadline)),
         }
     })
 }

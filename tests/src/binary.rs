@@ -29,8 +29,15 @@ fn build() -> PathBuf {
         Some(name) => name,
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    // What Cargo tells a test about its package is not for the build of another: ring is compiled anew where
+    // CARGO_MANIFEST_DIR has changed, and the whole engine with it.
+    let of_package = |name: &str| name.starts_with("CARGO_MANIFEST_") || name.starts_with("CARGO_PKG_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| of_package(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
     // The whole workspace's features, as `cargo test` at the root has them: another set would compile the engine again.
-    let output = Command::new(cargo)
+    let output = command
         .current_dir(crate::root())
         .args(["build", "--offline", "--workspace", "--bin", "sheaf", "--profile", profile, "--target-dir"])
         .arg(target_dir)

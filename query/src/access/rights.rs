@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::account::Account;
 use super::accounts::Accounts;
 use super::error::AccessError;
+use super::grants::TableGrant;
 use super::names::AccountName;
 use super::privileges::{Privilege, Privileges};
 use super::{Access, Identity};
@@ -97,7 +98,16 @@ impl Rights {
     }
 
     pub fn sees_table(&self, database: &str, table: &str) -> bool {
-        !self.on_any_column(database, table).is_global_only()
+        self.tables_seen(database)(table)
+    }
+
+    /// Tells of each table of a database whether it is seen: by a right on the database, the table or one of its columns.
+    /// What holds for all of them is looked up once, since there may be many.
+    pub fn tables_seen<'a>(&'a self, database: &str) -> impl Fn(&str) -> bool + use<'a> {
+        let sees_all = !self.on_database(database).is_global_only();
+        let granted: Vec<_> = self.sources.iter().filter_map(|it| it.grants.tables.get(database)).collect();
+        let says = |grant: &TableGrant| !(grant.privileges | grant.on_columns()).is_global_only();
+        move |table| sees_all || granted.iter().filter_map(|it| it.get(table)).any(says)
     }
 
     pub fn sees_column(&self, database: &str, table: &str, column: &str) -> bool {
@@ -358,6 +368,9 @@ mod tests {
         }
         assert!(rights.sees_table("f", "t") && rights.sees_table("e", "any") && !rights.sees_table("d", "u"));
         assert!(rights.sees_column("f", "t", "A") && !rights.sees_column("f", "t", "b"));
+        let is_seen = rights.tables_seen("f");
+        assert!(is_seen("t") && !is_seen("u"), "by a right on one of its columns");
+        assert!(rights.tables_seen("system")("one") && !rights.tables_seen("g")("t"));
         // Who may list databases does not thereby go into them.
         let mut accounts = accounts;
         accounts

@@ -117,18 +117,18 @@ fn tables(
         true => Rows::new(&[&name, "Table_type"]),
         false => Rows::new(&[&name]),
     };
-    let catalog = session.engine().catalog();
+    let (catalog, is_seen) = (session.engine().catalog(), context.rights.tables_seen(&database));
     match full {
         true => {
             let tables = catalog.tables(&database).map_err(catalog_error)?.into_iter();
-            for table in tables.filter(|it| context.rights.sees_table(&database, &it.name)) {
+            for table in tables.filter(|it| is_seen(&it.name)) {
                 rows.push(vec![Some(table.name), Some(table.table_type.to_owned())]);
             }
         }
         // Without a look at their columns.
         false => {
             let names = catalog.table_names(&database).map_err(catalog_error)?.into_iter();
-            for name in names.filter(|it| context.rights.sees_table(&database, it)) {
+            for name in names.filter(|it| is_seen(it)) {
                 rows.push(vec![Some(name)]);
             }
         }
@@ -139,7 +139,7 @@ fn tables(
 /// The nodes, and what each does for the metadata.
 async fn cluster(session: &Session) -> Result<Rows, QueryError> {
     let system = &session.engine().tables().system;
-    let (nodes, replicas) = (system.nodes().await?, system.replicas().await?);
+    let (nodes, replicas) = futures::try_join!(system.nodes(), system.replicas())?;
     let mut rows = Rows::new(&["Node", "Role", "State", "Address", "Version", "Cores", "Metadata"]);
     for node in nodes {
         let replica = replicas.iter().find(|it| it.node == node.name);
@@ -292,7 +292,8 @@ fn table_status(session: &Session, context: &QueryContext, database: Option<Stri
         "Comment",
     ]);
     let tables = session.engine().catalog().tables(&database).map_err(catalog_error)?;
-    for table in tables.into_iter().filter(|it| context.rights.sees_table(&database, &it.name)) {
+    let is_seen = context.rights.tables_seen(&database);
+    for table in tables.into_iter().filter(|it| is_seen(&it.name)) {
         let text = |it: &str| Some(it.to_owned());
         let created = table.created_ms.and_then(chrono::DateTime::from_timestamp_millis);
         if table.is_view() {

@@ -12,6 +12,7 @@ pub(crate) mod views;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::catalog::{SchemaProvider, TableProvider};
@@ -32,6 +33,7 @@ use crate::access::{Privilege, Restricted, Rights, SessionRights, check_columns}
 use crate::catalog::CATALOG;
 use crate::error::QueryError;
 use crate::functions::reads_nothing;
+use crate::system;
 use crate::tables::delta::{self, AsOf, DeltaTable};
 use crate::tables::files::looks_like_path;
 use crate::tables::view::View;
@@ -149,6 +151,26 @@ pub async fn bind_over(
 /// The names in a query's FROM clauses, those of its WITH clauses included. Recurses: call it where the stack grows.
 pub(crate) fn named_relations(query: &Query) -> Vec<ObjectName> {
     Relations::of(query).relations
+}
+
+/// How long a query may wait for what other coordinators acknowledged, if it names nothing but tables that show the
+/// cluster itself: see [`system::wait_to_show`]. Recurses: call it where the stack grows.
+pub(crate) fn wait_to_show(query: &Query, database: &str) -> Option<Duration> {
+    let names = Relations::of(query);
+    let is_cte = |parts: &[ObjectNamePart]| match parts {
+        [ObjectNamePart::Identifier(name)] => names.ctes.iter().any(|it| it.eq_ignore_ascii_case(&name.value)),
+        _ => false,
+    };
+    let wait = |name: &ObjectName| match name.0.as_slice() {
+        [.., ObjectNamePart::Identifier(database), ObjectNamePart::Identifier(table)] => {
+            system::wait_to_show(&database.value, &table.value)
+        }
+        [ObjectNamePart::Identifier(table)] => system::wait_to_show(database, &table.value),
+        _ => None,
+    };
+    let named = names.relations.iter().filter(|it| !is_cte(&it.0));
+    let longest = named.map(wait).try_fold(Duration::ZERO, |longest, wait| Some(longest.max(wait?)))?;
+    (!names.reads_files).then_some(longest)
 }
 
 fn rights_of(state: &SessionState) -> Arc<Rights> {

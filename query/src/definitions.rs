@@ -18,6 +18,8 @@ use crate::catalog::{CatalogError, first_changes};
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than coordinators take to elect a leader: who has heard nothing for this long is cut off from a majority.
 pub const ELECTION: Duration = Duration::from_secs(3);
+/// Longer than an up-to-date look takes while nothing is wrong.
+pub const GLANCE: Duration = Duration::from_secs(1);
 
 /// Why definitions were not changed, or not read.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -444,8 +444,28 @@ impl Session {
     /// The same for what has to be done without a majority too, such as `KILL`: goes on with what this process knows
     /// once that took longer than an election.
     pub(crate) async fn catch_up_if_possible(&self, deadline: Option<Instant>) {
-        let election = Instant::now() + ELECTION;
-        let deadline = deadline.map_or(election, |it| it.min(election));
+        self.catch_up_for(ELECTION, deadline).await;
+    }
+
+    /// The same for a query of tables: in full, or for so long as is enough for what shows the cluster itself (see
+    /// [`crate::system::wait_to_show`]).
+    pub(crate) async fn catch_up_to_read(
+        &self,
+        wait: Option<Duration>,
+        deadline: Option<Instant>,
+    ) -> Result<(), QueryError> {
+        match wait {
+            Some(wait) => {
+                self.catch_up_for(wait, deadline).await;
+                Ok(())
+            }
+            None => self.catch_up(deadline).await,
+        }
+    }
+
+    async fn catch_up_for(&self, wait: Duration, deadline: Option<Instant>) {
+        let end = Instant::now() + wait;
+        let deadline = deadline.map_or(end, |it| it.min(end));
         if let Err(error) = self.catch_up(Some(deadline)).await {
             tracing::warn!(%error, "goes on with accounts and definitions that may be behind");
         }

@@ -12,6 +12,7 @@ mod views;
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -28,6 +29,7 @@ use crate::access::{SessionRights, retain_visible};
 use crate::catalog::TableInfo;
 use crate::catalog::names::find;
 use crate::catalog::provider::Tables;
+use crate::definitions::{ELECTION, GLANCE};
 use crate::query_log::LogEntry;
 use crate::tables::generated::GeneratedTable;
 use cells::{Cell, Row, Shape};
@@ -192,6 +194,18 @@ pub fn table_names(database: &str) -> Option<Vec<String>> {
     DATABASES.contains(&database).then(|| of.map(|it| it.name.to_owned()).collect())
 }
 
+/// How long whoever reads a table waits for what other coordinators acknowledged, if it is one that shows the cluster or
+/// this node and not what was defined: without a majority it is how one looks what is wrong. `None` waits in full.
+pub fn wait_to_show(database: &str, table: &str) -> Option<Duration> {
+    let is = |names: &[&str]| names.iter().any(|it| it.eq_ignore_ascii_case(table));
+    match database.eq_ignore_ascii_case("system") {
+        true if is(own::SHOWN_TO_ALL) => Some(GLANCE),
+        // Whose rows are shown is a matter of rights, which may have been taken a moment ago.
+        true if is(own::SHOWN_BY_RIGHTS) => Some(ELECTION),
+        _ => None,
+    }
+}
+
 /// The tables of a virtual database with their columns, by name.
 pub fn tables(database: &str) -> Vec<TableInfo> {
     let of = DEFINITIONS.iter().filter(|it| it.database == database);
@@ -260,7 +274,9 @@ impl SystemTable {
             return Ok(());
         }
         let mut own_queries = vec![];
-        if self.definition.database == "system" {
+        let has_column = |name: &str| self.schema().column_with_name(name).is_some();
+        // Asks all coordinators: not where no row is told by its query.
+        if self.definition.database == "system" && has_column("query_id") && !has_column("user") {
             let processes = self.tables.system.processes().await?.into_iter();
             own_queries.extend(processes.filter(|it| it.user == rights.who().user).filter_map(|it| it.query_id));
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use sheaf_common::{ErrorCode, WireError};
 use sheaf_flight::WorkerAddress;
 use sheaf_planners::Worker;
@@ -81,9 +81,10 @@ impl SystemSource for EngineView {
         let alive = engine.workers().workers().into_iter().map(|worker| ask(worker, "alive"));
         let others = others.into_iter().map(|worker| ask(worker, "incompatible"));
         let draining = draining.into_iter().map(|worker| ask(worker, "draining"));
-        let mut rows = join_all(alive.chain(others).chain(draining)).await;
+        // Together: those that do not answer are waited for, and that once.
+        let (mut rows, replicas) = join(join_all(alive.chain(others).chain(draining)), self.replicas()).await;
         let mut own_place = (String::new(), 0);
-        for replica in self.replicas().await? {
+        for replica in replicas? {
             if replica.node == options.node_name {
                 own_place = (replica.host, replica.port);
                 continue;

@@ -231,6 +231,14 @@ fn without_a_majority_root_looks_what_is_wrong_and_others_wait() {
         let mut root = cluster.connect(0).await;
         let shown = root.query("SHOW CLUSTER").await.expect("the cluster is shown");
         assert_eq!(shown.rows.len(), 3, "{:?}", shown.rows);
+        // So do the tables that show the cluster; those that show what is defined wait for the others.
+        let raft = root.query("SELECT node, role FROM system.raft").await.expect("the replicas are shown").sorted();
+        let roles: Vec<&str> = raft.iter().map(|row| row[1].as_str()).collect();
+        assert!(roles[0] != "leader" && roles[1..] == ["unreachable", "unreachable"], "{raft:?}");
+        let lost = "SELECT count(*) FROM system.nodes WHERE state = 'lost'";
+        assert_eq!(root.query(lost).await.expect("the nodes are shown").cell(), "2");
+        let error = root.query("SELECT count(*) FROM system.tables").await.expect_err("nobody confirms it");
+        assert!(error.message.contains("majority"), "{error}");
         login_at(&cluster, 0, "warden", "hush").await.expect("who looks after connections");
         assert_eq!(code_of(login_at(&cluster, 0, "ann", "hush").await), Some(3032));
         // Who does not know the password is told nothing else than ever.

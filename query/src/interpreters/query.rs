@@ -13,7 +13,7 @@ use sheaf_planners::warnings::QueryWarnings;
 use super::rewrite;
 use crate::answer::{Answer, RowStream};
 use crate::binder::origins::Origins;
-use crate::binder::{bind, named_relations};
+use crate::binder::{bind, named_relations, wait_to_show};
 use crate::context::QueryContext;
 use crate::coordinator::{self, QueryPlan};
 use crate::error::QueryError;
@@ -126,7 +126,9 @@ async fn bound(
 ) -> Result<LogicalPlan, QueryError> {
     on_big_stack(|| Rewrite { session: asking, ..rewrite(session, values) }.apply(query.as_mut()))?;
     limit_rows(session, &mut query);
-    bind(&context.session_state, query, session.is_mysql(), session.catch_up(context.deadline)).await
+    let wait = on_big_stack(|| wait_to_show(&query, &session.database().unwrap_or_default()));
+    let caught_up = session.catch_up_to_read(wait, context.deadline);
+    bind(&context.session_state, query, session.is_mysql(), caught_up).await
 }
 
 /// `sql_select_limit` stands for a LIMIT of each query that has none.

@@ -9,6 +9,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arrow::datatypes::DataType;
 use datafusion::catalog::TableProvider;
@@ -31,6 +32,7 @@ use crate::binder::{find_table, is_path, name_parts};
 use crate::context::QueryContext;
 use crate::error::QueryError;
 use crate::mysql_semantics::SessionValues;
+use crate::system;
 use crate::variables::Variables;
 
 /// Statements of one session; all are forgotten when there are more.
@@ -127,7 +129,10 @@ impl KeptPlan {
     ) -> Result<Option<LogicalPlan>, QueryError> {
         let mut plan = self.plan.clone();
         if !self.relations.is_empty() {
-            session.catch_up(context.deadline).await?;
+            let wait = |it: &Relation| system::wait_to_show(&it.reference.schema, &it.reference.table);
+            let longest = |longest: Duration, it| Some(wait(it)?.max(longest));
+            let wait = self.relations.iter().try_fold(Duration::ZERO, longest);
+            session.catch_up_to_read(wait, context.deadline).await?;
             if !self.conditions.are_defined(session) {
                 return Ok(None);
             }

@@ -2,6 +2,7 @@
 
 mod access;
 mod connections;
+mod cut_off;
 mod plans;
 
 use std::time::{Duration, Instant};

@@ -17,6 +17,22 @@ use crate::tables::wire;
 /// The table that has no end; its rows come from elsewhere.
 pub(super) const NUMBERS: (&str, &str) = ("system", "numbers");
 
+/// Tables that depend on no definition and show everybody the same.
+pub(super) const SHOWN_TO_ALL: &[&str] = &[
+    "build_options",
+    "contributors",
+    "credits",
+    "functions",
+    "metrics",
+    "nodes",
+    NUMBERS.1,
+    "one",
+    "raft",
+    "settings",
+];
+/// Tables that depend on no definition and show what the session may see.
+pub(super) const SHOWN_BY_RIGHTS: &[&str] = &["processes", "queries", "stages", "tasks"];
+
 /// Names and columns, as [`super::cells::Shape`] reads them.
 pub(super) const TABLES: &[(&str, &str)] = &[
     ("build_options", "name:s value:s"),

@@ -139,6 +139,8 @@ impl Access {
     }
 
     /// The same, with changes of other things in the same command, which come last.
+    ///
+    /// Errs with `Outdated` when those expect a version that is not there any more.
     pub(crate) async fn change_along<R>(
         &self,
         others: Vec<Change>,
@@ -167,6 +169,11 @@ impl Access {
             match self.store.change(changes, wait).await {
                 Ok(_) => return Ok(result),
                 Err(DefinitionError::Refused(refusal)) if self.is_race(&refusal) => self.catch_up(wait).await?,
+                Err(DefinitionError::Refused(Refusal::VersionChanged { object, .. }))
+                    if others.iter().any(|change| *change.object() == object) =>
+                {
+                    return Err(AccessError::Outdated);
+                }
                 Err(error) => return Err(of_store(error)),
             }
         }

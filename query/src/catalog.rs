@@ -72,6 +72,9 @@ pub enum CatalogError {
     /// What a connection is to be, or that it is to go.
     #[error("connection is wrong: {reason}")]
     Connection { reason: String },
+    /// Others were faster again and again. The same statement may work later.
+    #[error("connection '{connection}' was changed by other statements at the same time: try again")]
+    ConnectionContended { connection: String },
     /// An option of a database's engine.
     #[error("database engine is wrong: {reason}")]
     Engine { reason: String },
@@ -115,7 +118,7 @@ impl Classify for CatalogError {
                 ErrorCode::InvalidArgument
             }
             Self::Table(error) => error.code(),
-            Self::VersionChanged { .. } => ErrorCode::Busy,
+            Self::VersionChanged { .. } | Self::ConnectionContended { .. } => ErrorCode::Busy,
             Self::Definitions(error) => error.code(),
             Self::Unreadable { .. } => ErrorCode::Unsupported,
             Self::File { .. } | Self::Damaged { .. } | Self::NewerVersion { .. } => ErrorCode::FileUnreadable,
@@ -126,6 +129,7 @@ impl Classify for CatalogError {
         match self {
             Self::Table(error) => error.is_retryable(),
             Self::Definitions(error) => error.is_retryable(),
+            Self::ConnectionContended { .. } => true,
             _ => false,
         }
     }
@@ -180,12 +184,14 @@ impl TableInfo {
 #[derive(Debug)]
 pub struct Catalog {
     store: Arc<dyn DefinitionStore>,
+    /// One table of this process at a time begins to use a connection.
+    connecting: tokio::sync::Mutex<()>,
 }
 
 impl Catalog {
     /// The catalog of a store, which has the default database at least: see [`first_changes`].
     pub fn new(store: Arc<dyn DefinitionStore>) -> Self {
-        Self { store }
+        Self { store, connecting: tokio::sync::Mutex::default() }
     }
 
     pub fn store(&self) -> &Arc<dyn DefinitionStore> {
@@ -361,7 +367,11 @@ impl Catalog {
         let database = self.changeable(database)?;
         let table = TableDef { created_ms: Some(now_ms()), ..table };
         let change = Change::create(Object::table(&database, &table.name), text_of(&table)?, if_exists);
-        let effect = self.change_one(change).await.map_err(|error| of_table(error, &database, &table.name))?;
+        let created = match table.connection() {
+            Some(connection) => self.change_along_connection(connection, change).await,
+            None => self.change_one(change).await,
+        };
+        let effect = created.map_err(|error| of_table(error, &database, &table.name))?;
         Ok(effect != Effect::Nothing)
     }
 

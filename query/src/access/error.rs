@@ -67,6 +67,9 @@ pub enum AccessError {
     /// Other coordinators changed accounts again and again in between. The same statement may work later.
     #[error("accounts were changed by other statements at the same time: try again")]
     Contended,
+    /// What came along was decided on something that another statement changed in between. Decide again.
+    #[error("what the statement is about was changed by another statement at the same time: try again")]
+    Outdated,
     /// The cluster's metadata did not take the change.
     #[error("{message}")]
     Store { code: ErrorCode, message: String, retryable: bool },
@@ -97,7 +100,7 @@ impl Classify for AccessError {
             Self::Unsupported { .. } => ErrorCode::Unsupported,
             Self::NoDatabaseSelected => ErrorCode::NoDatabaseSelected,
             Self::File { .. } | Self::Damaged { .. } => ErrorCode::FileUnreadable,
-            Self::Contended => ErrorCode::Busy,
+            Self::Contended | Self::Outdated => ErrorCode::Busy,
             Self::Store { code, .. } => *code,
         }
     }
@@ -105,7 +108,7 @@ impl Classify for AccessError {
     fn is_retryable(&self) -> bool {
         match self {
             Self::Store { retryable, .. } => *retryable,
-            Self::File { .. } | Self::Contended => true,
+            Self::File { .. } | Self::Contended | Self::Outdated => true,
             _ => false,
         }
     }

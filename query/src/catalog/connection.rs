@@ -8,8 +8,8 @@ use sheaf_planners::parser::is_secret_name;
 
 use super::definition::text_of;
 use super::names::find;
-use super::{Catalog, CatalogError, IfExists, Result, TableSource, check_name, now_ms, parsed};
-use crate::definitions::DefinitionError;
+use super::{Catalog, CatalogError, IfExists, Result, check_name, now_ms, parsed};
+use crate::definitions::{DefinitionError, TIMEOUT};
 use crate::tables::external::{FilesDef, UsedConnection};
 use crate::tables::sources::StoreOptions;
 
@@ -17,6 +17,8 @@ use crate::tables::sources::StoreOptions;
 pub const OPTION: &str = "connection";
 /// Tables that a message names.
 const NAMED_MAX: usize = 3;
+/// How often a table is begun anew when its connection was changed in between.
+const TRIES_MAX: usize = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionDef {
@@ -95,15 +97,45 @@ impl Catalog {
         }
     }
 
-    /// What drops one, by its exact name.
+    /// Makes a change of something that uses a connection, by its exact name, and nothing if that is gone.
     ///
-    /// Errs when tables use it.
+    /// The connection gets a new version by it, as it is, so that who has decided on the old one that nothing uses it
+    /// decides again: see [`Catalog::drop_connection`].
+    pub(super) async fn change_along_connection(&self, name: &str, change: Change) -> Result<Effect> {
+        let object = Object::connection(name);
+        let not_found = || CatalogError::ConnectionNotFound { connection: name.to_owned() };
+        let _one = self.connecting.lock().await;
+        for _ in 0..TRIES_MAX {
+            let definitions = self.definitions();
+            let record = definitions.get(&object).ok_or_else(not_found)?;
+            let used = Change::alter(object.clone(), record.definition.clone(), Some(record.version));
+            match self.change(vec![used, change.clone()]).await {
+                Ok(effects) => return Ok(effects.last().copied().unwrap_or(Effect::Nothing)),
+                Err(CatalogError::Definitions(DefinitionError::Refused(refusal))) => match refusal {
+                    Refusal::NotFound { object: missing } if missing == object => return Err(not_found()),
+                    Refusal::VersionChanged { object: changed, .. } if changed == object => {
+                        self.store.read(TIMEOUT).await.map_err(CatalogError::Definitions)?;
+                    }
+                    other => return Err(CatalogError::Definitions(DefinitionError::Refused(other))),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+        Err(CatalogError::ConnectionContended { connection: name.to_owned() })
+    }
+
+    /// What drops one, by its exact name, unless it is changed or used by a table in between: then it is refused with
+    /// `VersionChanged`, and has to be decided anew.
+    ///
+    /// Errs when tables use it, and when it is not there.
     pub fn drop_connection(&self, name: &str) -> Result<Change> {
         let definitions = self.definitions();
-        let uses = |text: &str, def: &super::TableDef| match &def.source {
-            TableSource::Files(files) if files.connection.as_deref() == Some(name) => Some(text.to_owned()),
-            _ => None,
+        let object = Object::connection(name);
+        let Some(record) = definitions.get(&object) else {
+            return Err(CatalogError::ConnectionNotFound { connection: name.to_owned() });
         };
+        let expected = Some(record.version);
+        let uses = |text: &str, def: &super::TableDef| (def.connection() == Some(name)).then(|| text.to_owned());
         let databases = definitions.databases().map(|(name, _)| name);
         let tables = databases.flat_map(|database| definitions.tables(database).map(move |it| (database, it)));
         let used: Vec<String> = tables
@@ -112,7 +144,7 @@ impl Catalog {
             })
             .collect();
         if used.is_empty() {
-            return Ok(Change::drop(Object::connection(name)));
+            return Ok(Change::Drop { object, if_missing_keep: false, cascade: false, expected });
         }
         let others = used.len().saturating_sub(NAMED_MAX);
         let named = used.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
@@ -140,6 +172,7 @@ impl Catalog {
 
 #[cfg(test)]
 mod tests {
+    use super::super::TableSource;
     use super::super::tests::{catalog, table};
     use super::*;
 
@@ -174,8 +207,36 @@ mod tests {
         assert!(error.contains("'default.t'") && error.contains("REPLACE"), "{error}");
         catalog.drop_table("default", "t", false).await.unwrap();
         let drop = catalog.drop_connection("Lake").unwrap();
-        catalog.store().change(vec![drop], crate::definitions::TIMEOUT).await.unwrap();
+        catalog.store().change(vec![drop], TIMEOUT).await.unwrap();
         assert!(matches!(catalog.connected(&files), Err(CatalogError::ConnectionNotFound { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_connection_and_what_uses_it_never_miss_each_other() {
+        let catalog = catalog();
+        let change = async |change: Change| catalog.store().change(vec![change], TIMEOUT).await;
+        catalog.create_connection(&connection("c", "a"), IfExists::Fail).await.unwrap();
+        let mut used = table("t");
+        let TableSource::Files(files) = &mut used.source else { panic!("{used:?}") };
+        files.connection = Some("c".to_owned());
+        // It was decided to drop it, and then a table came.
+        let drop = catalog.drop_connection("c").unwrap();
+        assert!(catalog.create_table("default", used.clone(), IfExists::Fail).await.unwrap());
+        let error = change(drop).await.unwrap_err();
+        assert!(matches!(error, DefinitionError::Refused(Refusal::VersionChanged { .. })), "{error}");
+        let error = catalog.drop_connection("c").unwrap_err().to_string();
+        assert!(error.contains("'default.t'"), "{error}");
+        assert_eq!(catalog.connection("c").unwrap().options.0["s3.secret_access_key"], "a");
+        // A table that is not made leaves all as it is.
+        let again = catalog.create_table("default", used.clone(), IfExists::Fail).await;
+        assert!(matches!(again, Err(CatalogError::TableExists { .. })), "{again:?}");
+        assert!(!catalog.create_table("default", used.clone(), IfExists::Keep).await.unwrap());
+        // Its options were looked at, and then it went.
+        catalog.drop_table("default", "t", false).await.unwrap();
+        change(catalog.drop_connection("c").unwrap()).await.unwrap();
+        let late = catalog.create_table("default", used, IfExists::Fail).await;
+        assert!(matches!(late, Err(CatalogError::ConnectionNotFound { .. })), "{late:?}");
+        assert!(catalog.table("default", "t").is_err());
     }
 
     #[test]

@@ -130,6 +130,14 @@ impl TableDef {
         }
     }
 
+    /// The exact name of the stored connection that the table's files are read with.
+    pub fn connection(&self) -> Option<&str> {
+        match &self.source {
+            TableSource::Files(files) => files.connection.as_deref(),
+            TableSource::Managed(_) => None,
+        }
+    }
+
     /// Paths, patterns or the URL of where the rows are.
     pub fn locations(&self) -> String {
         match &self.source {

@@ -4,12 +4,17 @@ use sheaf_common::ErrorCode;
 use sheaf_planners::parser::{ConnectionStatement, ShowFilter};
 
 use super::rows::Rows;
+use crate::access::AccessError;
 use crate::answer::Answer;
 use crate::catalog::connection::ConnectionDef;
 use crate::catalog::{CatalogError, IfExists};
 use crate::context::QueryContext;
+use crate::definitions::TIMEOUT;
 use crate::error::QueryError;
 use crate::session::Session;
+
+/// How often a DROP is decided anew when others were faster.
+const TRIES_MAX: usize = 16;
 
 pub(super) async fn run(session: &Session, statement: ConnectionStatement) -> Result<Answer, QueryError> {
     match statement {
@@ -42,21 +47,28 @@ async fn create(
 
 /// The grants on it go in the same command, so that one that is made later under its name begins without any.
 async fn drop(session: &Session, name: &str, if_exists: bool) -> Result<(), QueryError> {
-    let catalog = session.engine().catalog();
-    let name = match catalog.connection_name(name) {
-        Ok(name) => name,
-        Err(CatalogError::ConnectionNotFound { connection }) if if_exists => {
-            session.warn(ErrorCode::ConnectionNotFound, format!("connection '{connection}' does not exist"));
-            return Ok(());
+    let (catalog, access) = (session.engine().catalog(), session.engine().access());
+    for _ in 0..TRIES_MAX {
+        let decided = catalog.connection_name(name).and_then(|name| Ok((catalog.drop_connection(&name)?, name)));
+        let (drop, name) = match decided {
+            Ok(decided) => decided,
+            Err(CatalogError::ConnectionNotFound { connection }) if if_exists => {
+                session.warn(ErrorCode::ConnectionNotFound, format!("connection '{connection}' does not exist"));
+                return Ok(());
+            }
+            Err(error) => return Err(QueryError::from_classified(&error)),
+        };
+        let dropped = access.change_along(vec![drop], |accounts| {
+            accounts.forget_connection(&name);
+            Ok(())
+        });
+        match dropped.await {
+            // A table came that uses it, or it was replaced.
+            Err(AccessError::Outdated) => access.catch_up(TIMEOUT).await?,
+            dropped => return Ok(dropped?),
         }
-        Err(error) => return Err(QueryError::from_classified(&error)),
-    };
-    let drop = catalog.drop_connection(&name).map_err(|error| QueryError::from_classified(&error))?;
-    let dropped = session.engine().access().change_along(vec![drop], |accounts| {
-        accounts.forget_connection(&name);
-        Ok(())
-    });
-    Ok(dropped.await?)
+    }
+    Err(AccessError::Outdated.into())
 }
 
 /// `SHOW CONNECTIONS`: those that may be used, without their secrets.

@@ -217,6 +217,18 @@ impl<'a> Driver<'a> {
         Ok(self.outcome())
     }
 
+    /// How long a query that has no worker left waits for one. Not at all where those that are there run another build, as
+    /// in a rolling upgrade, and the query may run in this process.
+    fn worker_wait(&self) -> Duration {
+        let engine = &self.context.engine;
+        let is_upgraded =
+            engine.workers().workers().is_empty() && !engine.options().cluster.of_other_builds().is_empty();
+        match is_upgraded && self.machine.is_unblamed() {
+            true => Duration::ZERO,
+            false => Duration::from_millis(self.context.settings.worker_wait_ms),
+        }
+    }
+
     /// Tells the machine, and does what it says.
     fn handle(&mut self, event: Event) -> Result<()> {
         let mut events = VecDeque::from([event]);
@@ -237,10 +249,7 @@ impl<'a> Driver<'a> {
                     Action::EndRetention { worker, .. } => {
                         retained.insert(worker);
                     }
-                    Action::AwaitWorker { wait } => {
-                        let wait_ms = self.context.settings.worker_wait_ms;
-                        self.after(Duration::from_millis(wait_ms), Answer::WaitOver(wait));
-                    }
+                    Action::AwaitWorker { wait } => self.after(self.worker_wait(), Answer::WaitOver(wait)),
                     Action::Succeed => self.succeed(),
                     Action::Fail { error } if is_final => return Err(external(error)),
                     Action::Fail { error } => return Err(external(self.with_query(error))),

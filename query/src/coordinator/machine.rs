@@ -365,11 +365,18 @@ impl Machine {
                     Some(error) => format!("no worker is left to run the query, after: {error}"),
                     None => "no worker is left to run the query".to_owned(),
                 };
-                Err(Box::new(WireError::new(ErrorCode::NoWorker, text)))
+                let error = WireError::new(ErrorCode::NoWorker, text);
+                Err(Box::new(if self.is_unblamed() { error.retryable() } else { error }))
             }
             Event::WaitOver { .. } => Ok(News::None),
             Event::Stopped { error } => Err(Box::new(error)),
         }
+    }
+
+    /// Whether no worker was lost while it ran a task: then the workers left for reasons of their own, and it is no risk to
+    /// run the query again, elsewhere or in this process.
+    pub fn is_unblamed(&self) -> bool {
+        self.stages.values().flat_map(|stage| &stage.tasks).all(|task| task.n_losses == 0)
     }
 
     fn failed(

@@ -214,8 +214,27 @@ fn without_a_worker_a_query_waits_for_one_and_not_for_ever() {
         machine.handle(Event::Finished { attempt: id(stage, task, attempt) });
     }
     check(&mut machine, lose(3), "!root await2");
-    let error = "error: no worker is left to run the query, after: worker is lost";
-    check(&mut machine, Event::WaitOver { wait: 2 }, error);
+    let over = machine.handle(Event::WaitOver { wait: 2 });
+    assert_eq!(shown(&over), "error: no worker is left to run the query, after: worker is lost");
+    assert!(!may_run_again(&over), "workers fell while they ran it");
+}
+
+fn may_run_again(actions: &[Action]) -> bool {
+    matches!(actions, [.., Action::Fail { error }] if error.retryable)
+}
+
+#[test]
+fn a_query_whose_workers_left_without_it_may_run_elsewhere() {
+    let stages = vec![stage(1, &[], &[0, 1], true)];
+    let mut machine = query(stages, 1, Limits::default(), 2);
+    check(&mut machine, Event::Started, "1.0.0@0 1.1.0@1 root");
+    assert_eq!(machine.handle(Event::Accepted { attempt: id(1, 0, 0) }), []);
+    // One finished its task and left, the other never began.
+    finish(&mut machine, 1, 0, 0, "");
+    machine.handle(lose(1));
+    machine.handle(lose(0));
+    let over = machine.handle(Event::WaitOver { wait: 1 });
+    assert!(shown(&over).contains("no worker is left") && may_run_again(&over), "{over:?}");
 }
 
 #[test]

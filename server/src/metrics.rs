@@ -21,6 +21,7 @@ const MEMORY_LIMIT: &str = "sheaf_memory_limit_bytes";
 const SPILL: &str = "sheaf_spill_used_bytes";
 const METADATA_COMMANDS: &str = "sheaf_metadata_commands_total";
 const METADATA_FLUSHES: &str = "sheaf_metadata_flushes_total";
+const METADATA_REWRITES: &str = "sheaf_metadata_rewrites_total";
 
 /// Gives every gauge its words.
 pub fn describe() {
@@ -41,7 +42,8 @@ pub fn describe() {
     describe_gauge!(SPILL, "bytes of spill files");
     describe_counter!(METADATA_COMMANDS, "commands of the metadata log that this coordinator applied");
     describe_counter!(METADATA_FLUSHES, "times that this coordinator waited for its disk to have the log");
-    for name in [METADATA_COMMANDS, METADATA_FLUSHES] {
+    describe_counter!(METADATA_REWRITES, "times that this coordinator's store was rewritten to make it small");
+    for name in [METADATA_COMMANDS, METADATA_FLUSHES, METADATA_REWRITES] {
         counter!(name).absolute(0);
     }
 }
@@ -49,6 +51,11 @@ pub fn describe() {
 /// The metadata log was flushed to disk.
 pub(crate) fn metadata_flushed() {
     counter!(METADATA_FLUSHES).increment(1);
+}
+
+/// The store was rewritten into a new folder.
+pub(crate) fn metadata_rewritten() {
+    counter!(METADATA_REWRITES).increment(1);
 }
 
 /// Commands of the metadata log were applied.

@@ -456,11 +456,12 @@ fn many_commands_open_fast_and_stay_small() {
     use sheaf_common::definitions::{Change, IfExists, Object};
     use sheaf_server::metadata::MetadataNode;
     use sheaf_server::metadata::replica::Options;
-    use sheaf_server::metadata::store::sled_store::SledStore;
+    use sheaf_server::metadata::store::sled_store::{RewriteOptions, SledStore};
     use sheaf_server::metadata::transport::Alone;
     /// As many at a time: they share flushes.
     const AT_ONCE: u64 = 500;
     const SETTINGS: u64 = 1_000;
+    const FULL: u64 = 1_000_000;
     let n_commands = number_from_env("SHEAF_COMMANDS", 20_000);
     alone(Duration::from_secs(1200), async {
         let mut cluster = Coordinators::start(1, 0);
@@ -470,8 +471,13 @@ fn many_commands_open_fast_and_stay_small() {
         let folder = stopped.dir().join("metadata");
         let before = sheaf_tests::cluster::folder_bytes(&folder);
         let start = Instant::now();
-        let open = || Box::new(SledStore::open(&folder).expect("nobody else has it"));
-        let node = MetadataNode::start(open(), Options::new(u64::MAX), |_, _| Alone).expect("it can be opened");
+        // Fewer commands make less garbage: then less of it is enough for a rewrite.
+        let rewrite = match n_commands < FULL {
+            true => RewriteOptions { file_bytes_min: 2 << 20, times_live: 2, ..RewriteOptions::default() },
+            false => RewriteOptions::default(),
+        };
+        let store = Box::new(SledStore::open_with(&folder, rewrite).expect("nobody else has it"));
+        let node = MetadataNode::start(store, Options::new(u64::MAX), |_, _| Alone).expect("it can be opened");
         for first in (0..n_commands).step_by(AT_ONCE as usize) {
             let change = |n: u64| {
                 let name = format!("many.{}", n % SETTINGS);
@@ -483,14 +489,35 @@ fn many_commands_open_fast_and_stay_small() {
                 applied.expect("a command");
             }
         }
+        let applied = start.elapsed();
+        // While it rests, too.
+        let start = Instant::now();
+        let is_rewritten = || folder.join("CURRENT").exists();
+        while !is_rewritten() {
+            assert!(start.elapsed() < PATIENCE, "{n_commands} commands, and the store was never rewritten");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         node.stop(PATIENCE).await;
         drop(node);
-        let (applied, bytes) = (start.elapsed(), sheaf_tests::cluster::folder_bytes(&folder));
+        let bytes = sheaf_tests::cluster::folder_bytes(&folder);
         let start = Instant::now();
         cluster.restart(0);
         let opened = start.elapsed();
-        assert!(databases(&mut cluster.connect(0).await).await.contains("kept"));
-        let memory = cluster.node(0).memory("VmRSS").unwrap_or(0);
+        let mut client = cluster.connect(0).await;
+        assert!(databases(&mut client).await.contains("kept"));
+        // What the last command of a setting said is there, whichever folder it was written to first.
+        let mut stopped = cluster.nodes[0].take().expect("it ran");
+        let memory = stopped.memory("VmRSS").unwrap_or(0);
+        stopped.stop(PATIENCE);
+        let found = sheaf_server::metadata::backup::check(&folder).expect("every value is whole").definitions;
+        let settings = found.settings().filter_map(|(name, record)| Some((name.strip_prefix("many.")?, record)));
+        let settings: Vec<(u64, &str)> =
+            settings.map(|(no, record)| (no.parse().expect("a number"), record.definition.as_str())).collect();
+        assert_eq!(settings.len() as u64, SETTINGS.min(n_commands));
+        for (no, value) in settings {
+            let last = (0..n_commands).rev().find(|n| n % SETTINGS == no).expect("it was set");
+            assert_eq!(value, format!("value {last}"), "many.{no}");
+        }
         println!(
             "{n_commands} commands: applied in {applied:?}, started in {opened:?}, {} MiB resident, {} MiB on disk ({} \
              before)",
@@ -498,6 +525,9 @@ fn many_commands_open_fast_and_stay_small() {
             bytes >> 20,
             before >> 20
         );
+        // A command leaves 1 to 2 KiB in sled's log; what is alive has 300 bytes for each of the last 100,000 at most.
+        let most = if n_commands < FULL { 24 << 20 } else { 250 << 20 };
+        assert!(bytes <= most, "{} MiB are on disk", bytes >> 20);
         assert!(memory <= 200 << 20, "{} MiB are resident", memory >> 20);
         assert!(!is_full() || opened <= Duration::from_secs(3), "the start took {opened:?}");
     });

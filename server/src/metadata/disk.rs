@@ -161,25 +161,43 @@ impl DiskBatch {
     }
 }
 
+/// Bytes that wait for a flush; beyond, they are written without.
+const WAITING_BYTES_MAX: usize = 1 << 20;
+
 /// A store that holds what a replica must not forget.
 pub struct Disk {
     store: Box<dyn Store>,
+    /// What need not be flushed goes with the next batch that is: to the store, each batch is work of its own, and what
+    /// was applied is mostly written a moment before the next entries are.
+    waiting: Batch,
+    waiting_bytes: usize,
 }
 
 impl Disk {
     pub fn new(store: Box<dyn Store>) -> Self {
-        Self { store }
+        Self { store, waiting: Batch::default(), waiting_bytes: 0 }
     }
 
-    /// Keeps a batch; `flush` waits until it and all before it are safe.
+    /// Keeps a batch; `flush` waits until it and all before it are safe. Without, a crash loses it, and all that came
+    /// after it.
     pub fn write(&mut self, batch: DiskBatch, flush: bool) -> Result<()> {
-        if !batch.0.is_empty() {
-            self.store.write(batch.0)?;
+        let bytes = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| key.len() + value.as_ref().map_or(0, Vec::len);
+        self.waiting_bytes += batch.0.writes.iter().map(bytes).sum::<usize>();
+        self.waiting.writes.extend(batch.0.writes);
+        let is_much = self.waiting_bytes >= WAITING_BYTES_MAX;
+        if (flush || is_much) && !self.waiting.is_empty() {
+            self.waiting_bytes = 0;
+            self.store.write(std::mem::take(&mut self.waiting))?;
         }
         match flush {
             true => self.store.flush(),
             false => Ok(()),
         }
+    }
+
+    /// See [`Store::tend`].
+    pub fn tend(&mut self) -> Result<()> {
+        self.store.tend()
     }
 
     /// Everything on disk, or `None` if there is nothing yet.

@@ -243,8 +243,10 @@ impl<T: Transport> Worker<T> {
         loop {
             self.advance()?;
             if self.stopping.is_some_and(|ticks| ticks == 0 || !self.replica.is_leader()) {
+                self.replica.close()?;
                 return Ok("it was stopped");
             }
+            self.replica.tend()?;
             match self.inputs.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
                 Ok(input) => self.handle(input),
                 Err(RecvTimeoutError::Timeout) => {}

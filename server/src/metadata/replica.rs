@@ -7,7 +7,8 @@
 //! 2. entries and votes are written in one batch and flushed;
 //! 3. only then go the messages that promise them to others;
 //! 4. what a majority has is applied, in one batch with its index, the group's members and what must be remembered.
-//!    That batch is not flushed, unless members changed: after a crash the log gives it again.
+//!    That batch is not flushed, unless members changed: it goes to disk with the next one that is, and after a crash
+//!    the log gives it again.
 //!
 //! All that came in between two calls of `advance` shares one flush.
 
@@ -535,6 +536,19 @@ impl Replica {
         self.cut_log()?;
         self.offer_snapshot();
         Ok(std::mem::take(&mut self.done))
+    }
+
+    /// Does a little of what keeps the disk in order, as often as there is time.
+    ///
+    /// Errs when the disk fails.
+    pub fn tend(&mut self) -> Result<()> {
+        self.disk.tend()
+    }
+
+    /// Brings to disk what the log would give again, so that the next to open the store has less to do, and who only looks
+    /// at it finds all.
+    pub fn close(&mut self) -> Result<()> {
+        self.disk.write(DiskBatch::default(), true)
     }
 
     /// A leader that has applied its own removal is a follower from now on: Raft would go on to look for it in its list

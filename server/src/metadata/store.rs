@@ -43,6 +43,12 @@ pub trait Store: Send {
     /// Blocks until all that was written is on disk.
     fn flush(&mut self) -> Result<()>;
 
+    /// Does a little of what keeps the store small and quick to open, without waiting for the disk; to be called again and
+    /// again.
+    fn tend(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// All keys with their values, in order of the keys.
     fn scan(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>>;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::command::{IfExists, Object, Refusal};
 use super::super::store::memory::MemoryDisk;
-use super::super::store::sled_store::SledStore;
+use super::super::store::sled_store::{RewriteOptions, SledStore};
 use super::super::transport::{Alone, decode, encode};
 use super::*;
 
@@ -207,9 +207,11 @@ async fn a_failed_disk_stops_the_node_with_its_reason() {
     .await;
 }
 
-/// What the killed process does: commands of two changes each, and a line for each that was acknowledged.
+/// What the killed process does: commands of two changes each, and a line for each that was acknowledged. Its store is
+/// rewritten all the time.
 async fn work_until_killed(dir: &std::path::Path) {
-    let open = || Box::new(SledStore::open(dir).unwrap());
+    let always = RewriteOptions { file_bytes_min: 0, times_live: 0, keys_at_once: 20 };
+    let open = || Box::new(SledStore::open_with(dir, always).unwrap());
     // The first process makes the cluster.
     let _ = Replica::create(open(), identity(1), &[1]);
     let client = u64::from(std::process::id());
@@ -266,4 +268,5 @@ async fn killed_at_any_moment_it_keeps_what_it_acknowledged() {
         assert!(found == last || found == last + 1, "round {round}: {last} was acknowledged, {found} is there");
         node.stop(WAIT).await;
     }
+    assert!(dir.path().join("CURRENT").exists(), "no process was killed after a rewrite");
 }

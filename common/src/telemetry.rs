@@ -4,8 +4,12 @@
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::LogFormat;
+
+/// Tells of each step of reading a table's log, in lines that say nothing of a table or a statement.
+const TALKATIVE: &str = "buoyant_kernel";
 
 /// Why telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -22,12 +26,13 @@ pub enum TelemetryError {
     MetricsTwice,
 }
 
-/// Writes log records that pass `filter` to standard error from now on, panics of any thread included.
+/// Writes log records that pass `filter` to standard error from now on, panics of any thread included. Of the library
+/// that reads tables' logs only warnings, unless the filter names it.
 ///
 /// Errs when the filter cannot be read, or on the second call in a process.
 pub fn init_logs(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
-    let env_filter =
-        EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
+    let env_filter = EnvFilter::try_new(quieted(filter))
+        .map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
     let base = tracing_subscriber::fmt().with_env_filter(env_filter).with_writer(std::io::stderr);
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     match format {
@@ -43,6 +48,16 @@ pub fn init_logs(filter: &str, format: LogFormat) -> Result<(), TelemetryError> 
         tracing::error!(%location, %thread, message, "panic");
     }));
     Ok(())
+}
+
+/// A filter that lets through what it says, and of a library that tells too much its warnings.
+fn quieted(filter: &str) -> String {
+    let parts = filter.split(',').map(str::trim).filter(|it| !it.is_empty());
+    let level = parts.filter_map(|it| it.parse::<LevelFilter>().ok()).next_back();
+    match level {
+        Some(level) if level > LevelFilter::WARN && !filter.contains(TALKATIVE) => format!("{filter},{TALKATIVE}=warn"),
+        _ => filter.to_owned(),
+    }
 }
 
 /// Collects what the `metrics` macros count, for `/metrics`.
@@ -77,6 +92,23 @@ mod tests {
     fn a_bad_filter_is_named() {
         let error = init_logs("sheaf=loudly", LogFormat::Text).unwrap_err();
         assert_eq!(error.to_string(), "log filter \"sheaf=loudly\" is not valid");
+    }
+
+    #[test]
+    fn a_talkative_library_is_heard_when_it_is_asked_for() {
+        for (filter, expected) in [
+            ("info", "info,buoyant_kernel=warn"),
+            ("debug,h2=info", "debug,h2=info,buoyant_kernel=warn"),
+            ("sheaf_query=debug, info", "sheaf_query=debug, info,buoyant_kernel=warn"),
+            ("info,buoyant_kernel=info", "info,buoyant_kernel=info"),
+            ("warn", "warn"),
+            ("off", "off"),
+            ("sheaf_query=trace", "sheaf_query=trace"),
+            ("", ""),
+        ] {
+            assert_eq!(quieted(filter), expected);
+            assert!(EnvFilter::try_new(quieted(filter)).is_ok(), "{filter}");
+        }
     }
 
     #[test]

@@ -53,6 +53,10 @@ use crate::tables::stores::Stores;
 use crate::tables::{self, Roots, TableError};
 use crate::variables::{Effect, Variables};
 
+/// What the data folder has that no statement may read as files: keys, accounts, definitions, and rows of queries.
+const PRIVATE: [&str; 7] =
+    ["metadata", "tls", "tmp", "accounts.json", "accounts.json.imported", "catalog.json", "catalog.json.imported"];
+
 /// What a process starts its engine with.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -161,7 +165,9 @@ impl Engine {
         let runtime = runtime(&spill_dir, &options)?;
         let access = Arc::new(Access::new(Arc::clone(&options.definitions)));
         let catalog = Catalog::new(Arc::clone(&options.definitions));
+        let private = PRIVATE.iter().map(|it| options.data_dir.join(it)).chain([options.cache_dir.clone()]);
         let roots = Roots::new(&options.base_dir, &options.allow_roots)
+            .map(|it| it.without(private))
             .map_err(|source| QueryError::Io { what: format!("could not open a folder to read: {source}"), source })?;
         let cache = open_cache(&options).await?;
         let stores = Arc::new(Stores::new(Arc::clone(&runtime), cache.clone()));

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use sheaf_tests::{Client, Cluster, ClusterSpec, Failure, Table, alone, binary, fixtures};
+use sheaf_tests::{Client, Cluster, ClusterSpec, Failure, Table, alone, binary, fixtures, skip};
 
 const DEADLINE: Duration = Duration::from_secs(180);
 
@@ -228,5 +228,107 @@ fn joining_nothing_is_tried_again_and_then_said() {
         let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
         assert!(!output.status.success(), "it joined nothing");
         assert!(said.contains(&address), "it does not name {address}:\n{said}");
+    });
+}
+
+/// What `sheaf sql --local` says to a statement that has to fail, run as somebody who may not read everything.
+fn local_error(folder: &Path, is_root: bool, sql: &str) -> String {
+    // Root reads whatever the bits of a file say, unless it gives that up.
+    let capabilities = "-dac_override,-dac_read_search";
+    let mut command = match is_root {
+        true => Command::new("setpriv"),
+        false => Command::new(binary::sheaf()),
+    };
+    if is_root {
+        command.args(["--bounding-set", capabilities, "--inh-caps", capabilities, "--"]).arg(binary::sheaf());
+    }
+    command.args(["sql", "--local", "-e", sql]).current_dir(folder).stdin(Stdio::null());
+    let output = command.output().expect("setpriv can be run");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{sql} succeeded: {}", String::from_utf8_lossy(&output.stdout));
+    assert!(!said.contains("panicked"), "{sql}: {said}");
+    said
+}
+
+#[test]
+fn files_without_permission_are_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = |name: &str| dir.path().join(name);
+    let forbid = |path: &Path, mode: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+    };
+    std::fs::create_dir_all(path("it's/out")).expect("the folder can be written");
+    std::fs::write(path("it's/open.csv"), "a\n1\n").expect("as above");
+    std::fs::write(path("it's/closed.csv"), "a\n1\n").expect("as above");
+    forbid(&path("it's/closed.csv"), 0);
+    forbid(&path("it's/out"), 0o500);
+    let is_root = std::fs::File::open(path("it's/closed.csv")).is_ok();
+    if is_root && !Command::new("setpriv").arg("--version").output().is_ok_and(|it| it.status.success()) {
+        return skip("files without permission", "root reads them all, and there is no setpriv");
+    }
+    for sql in ["SELECT * FROM read_csv('it''s/closed.csv')", "SELECT sum(a) FROM read_csv('it''s/*.csv')"] {
+        let said = local_error(dir.path(), is_root, sql);
+        assert!(said.contains("1017") && said.contains("it's/closed.csv"), "{sql}: {said}");
+        assert!(said.contains("ermission denied"), "{sql}: {said}");
+    }
+    let said = local_error(dir.path(), is_root, "COPY (SELECT 1 AS a) TO 'it''s/out' STORED AS PARQUET");
+    assert!(said.contains("it's/out") && said.contains("ermission denied"), "{said}");
+    assert_eq!(std::fs::read_dir(path("it's/out")).expect("it can be listed").count(), 0);
+    forbid(&path("it's/out"), 0o700);
+}
+
+#[test]
+fn the_servers_own_files_are_no_tables() {
+    alone(DEADLINE, async {
+        let cluster = Cluster::start(ClusterSpec::workers(0)).await;
+        let mut client = cluster.connect_to(Some("default")).await;
+        let data = cluster.coordinator.dir();
+        for folder in ["cache", "metadata", "tls"] {
+            std::fs::create_dir_all(data.join(folder)).expect("the data folder can be written");
+            std::fs::write(data.join(folder).join("planted.csv"), "a\n1\n").expect("as above");
+            let at = data.join(folder).display().to_string();
+            for sql in [
+                format!("SELECT * FROM read_csv('{at}/planted.csv')"),
+                format!("SELECT * FROM '{at}/*.csv'"),
+                format!("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '{at}/'"),
+                format!("COPY (SELECT 1 AS a) TO '{at}/out' STORED AS CSV"),
+            ] {
+                let refused = error(&mut client, &sql).await;
+                assert_eq!(refused.code, Some(1142), "{sql}: {refused}");
+            }
+        }
+        std::fs::write(data.join("mine.csv"), "a\n2\n").expect("as above");
+        let all = format!("SELECT sum(a) FROM read_csv('{}/**/*.csv')", data.display());
+        assert_eq!(run(&mut client, &all).await.cell(), "2");
+    });
+}
+
+/// A name that SQL and messages have to quote: there, not there, wrong, and what is made of it.
+#[test]
+fn names_with_quotes_are_names() {
+    alone(DEADLINE, async {
+        let cluster = Cluster::start(ClusterSpec::workers(2)).await;
+        let mut client = cluster.connect_distributed(Some("default")).await;
+        let folder = cluster.coordinator.dir().join("o'clock \"x\"");
+        std::fs::create_dir_all(&folder).expect("the data folder can be written");
+        std::fs::write(folder.join("a'b.csv"), "n\n1\n2\n").expect("as above");
+        std::fs::write(folder.join("bad'.parquet"), "no parquet").expect("as above");
+        let at = |name: &str| format!("{}/{name}", folder.display()).replace('\'', "''");
+        assert_eq!(run(&mut client, &format!("SELECT sum(n) FROM '{}'", at("a'b.csv"))).await.cell(), "3");
+        for name in ["no'ne.csv", "bad'.parquet"] {
+            let wrong = error(&mut client, &format!("SELECT * FROM '{}'", at(name))).await;
+            assert_eq!(wrong.code, Some(1017), "{wrong}");
+            assert!(wrong.message.contains(name), "{wrong}");
+        }
+        run(&mut client, "CREATE TABLE `t'\"``` (n INT)").await;
+        let missing = error(&mut client, &format!("COPY INTO `t'\"``` FROM '{}'", at("no'ne.csv"))).await;
+        assert_eq!(missing.code, Some(1017), "{missing}");
+        let wrong = error(&mut client, "INSERT INTO `t'\"``` (`o'``x`) VALUES (1)").await;
+        assert_eq!(wrong.code, Some(1054), "{wrong}");
+        assert!(wrong.message.contains("o'`x") && wrong.message.contains("t'\"`"), "{wrong}");
+        assert_eq!(run(&mut client, "SELECT count(*) FROM `t'\"```").await.cell(), "0");
+        run(&mut client, &format!("COPY INTO `t'\"``` FROM '{}'", at("a'b.csv"))).await;
+        assert_eq!(run(&mut client, "SELECT sum(n) FROM `t'\"```").await.cell(), "3");
     });
 }

@@ -210,6 +210,10 @@ fn what_can_be_wrong_with_a_store_is_said() {
         };
         let endpoint = s3.endpoint();
         fails(&mut client, &create("s3://no-such-bucket/t/", &endpoint, KEY), &["s3://no-such-bucket"]).await;
+        // Into a bucket that is not there, and from one: nothing comes, nothing goes.
+        fails(&mut client, "COPY t TO 's3://no-such-bucket/out' STORED AS PARQUET", &["s3://no-such-bucket"]).await;
+        fails(&mut client, "COPY INTO t FROM 's3://no-such-bucket/t.parquet'", &["s3://no-such-bucket"]).await;
+        assert_eq!(run(&mut client, "SELECT count(*), sum(n) FROM t").await.rows, [["1000", "499500"]]);
         let wrong_key = create("s3://lake/tables/", &endpoint, "somebody-else");
         fails(&mut client, &wrong_key, &["s3://lake/tables", "403"]).await;
         // With all its files in the cache, a query needs the log alone; without its server, not even that can be had.
@@ -217,6 +221,8 @@ fn what_can_be_wrong_with_a_store_is_said() {
         fails(&mut client, "SELECT sum(n) FROM t", &["s3://lake/tables/d/t-"]).await;
         fails(&mut client, "INSERT INTO t VALUES (1)", &["s3://lake/tables/d/t-"]).await;
         fails(&mut client, &create("s3://lake/tables/", &endpoint, KEY), &["s3://lake/tables"]).await;
+        fails(&mut client, "COPY INTO t FROM 's3://lake/t.parquet'", &["s3://lake/t.parquet"]).await;
+        assert_eq!(run(&mut client, "SHOW TABLES").await.rows, [["t"]]);
         assert_eq!(run(&mut client, "SELECT 1").await.rows, [["1"]]);
     });
 }

@@ -183,6 +183,9 @@ impl Walk<'_> {
         let shown = || folder.display().to_string();
         let unreadable = |error| TableError::unreadable(shown(), error);
         let canonical = folder.canonicalize().map_err(unreadable)?;
+        if self.roots.is_private(&canonical) {
+            return Ok(());
+        }
         self.roots.check(&canonical, &shown())?;
         if depth > self.depth_max || !self.seen.insert(canonical) {
             return Ok(());
@@ -214,6 +217,9 @@ impl Walk<'_> {
             return Ok(());
         }
         let Ok(canonical) = path.canonicalize() else { return Ok(()) };
+        if self.roots.is_private(&canonical) {
+            return Ok(());
+        }
         self.roots.check(&canonical, &path.display().to_string())?;
         let folders: Vec<_> =
             below.parent().into_iter().flat_map(Path::components).map(|it| it.as_os_str().to_string_lossy()).collect();

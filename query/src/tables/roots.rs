@@ -15,6 +15,8 @@ pub struct Roots {
     base: PathBuf,
     /// Invariant: canonical.
     folders: Vec<PathBuf>,
+    /// What is the server's own, wherever it lies. Invariant: canonical.
+    private: Vec<PathBuf>,
 }
 
 /// A location that was found to be within the roots.
@@ -45,7 +47,29 @@ impl Roots {
         let named = |path: &Path| {
             path.canonicalize().map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
         };
-        Ok(Self { base: named(base)?, folders: folders.iter().map(|it| named(it)).collect::<io::Result<_>>()? })
+        let folders = folders.iter().map(|it| named(it)).collect::<io::Result<_>>()?;
+        Ok(Self { base: named(base)?, folders, private: vec![] })
+    }
+
+    /// The same without files and folders that are the server's own: keys, accounts, and what others read. They need
+    /// not exist yet.
+    pub fn without(mut self, private: impl IntoIterator<Item = PathBuf>) -> Self {
+        let canonical = |path: &Path| match (path.canonicalize(), path.parent(), path.file_name()) {
+            (Ok(path), ..) => path,
+            (Err(_), Some(parent), Some(name)) => {
+                parent.canonicalize().unwrap_or_else(|_| parent.to_owned()).join(name)
+            }
+            (Err(_), ..) => path.to_owned(),
+        };
+        // No path is the beginning of every path.
+        let named = private.into_iter().filter(|it| !it.as_os_str().is_empty());
+        self.private.extend(named.map(|it| canonical(&it)));
+        self
+    }
+
+    /// Whether a canonical path is one of the server's own. Patterns pass over those; whoever names one is refused.
+    pub(super) fn is_private(&self, path: &Path) -> bool {
+        self.private.iter().any(|it| path.starts_with(it))
     }
 
     pub fn folders(&self) -> &[PathBuf] {
@@ -91,16 +115,18 @@ impl Roots {
                 (Err(error), ..) => return Err(self.missing(&path, text, error)),
             }
         };
+        let new = rest.iter().rev().fold(existing.clone(), |path, name| path.join(name));
         self.check(&existing, text)?;
+        self.check(&new, text)?;
         if !rest.is_empty() && !existing.is_dir() {
             return Err(TableError::invalid(format!("'{}' is not a folder", existing.display())));
         }
-        Ok(rest.into_iter().rev().fold(existing, |path, name| path.join(name)))
+        Ok(new)
     }
 
     /// Errs unless a canonical path is within a root. `text` is what the error shows.
     pub fn check(&self, path: &Path, text: &str) -> Result<(), TableError> {
-        match self.folders.iter().any(|folder| path.starts_with(folder)) {
+        match self.folders.iter().any(|folder| path.starts_with(folder)) && !self.is_private(path) {
             true => Ok(()),
             false => Err(TableError::AccessDenied { path: text.to_owned() }),
         }
@@ -171,6 +197,29 @@ pub(crate) mod tests {
         for text in ["../secret.csv", "/etc/passwd", "up/secret.csv", "up/*.csv", "../*.csv", "../none", "/"] {
             assert!(denied(&roots, text), "{text}: {:?}", roots.resolve(text));
         }
+    }
+
+    #[test]
+    fn what_is_the_servers_own_is_no_file_of_a_table() {
+        let (folder, roots) = sandbox();
+        let root = folder.path().join("root");
+        for name in ["data/cache", "data/tables"] {
+            std::fs::create_dir_all(root.join(name)).unwrap();
+            std::fs::write(root.join(name).join("a.csv"), "a\n1\n").unwrap();
+        }
+        std::os::unix::fs::symlink(root.join("data/cache"), root.join("link")).unwrap();
+        let roots = roots.without(["data/cache", "data/metadata"].map(|it| root.join(it)));
+        for text in ["data/cache/a.csv", "data/cache", "data/cache/*.csv", "link/a.csv", "data/tables/../cache/a.csv"] {
+            assert!(denied(&roots, text), "{text}: {:?}", roots.resolve(text));
+        }
+        for text in ["data/metadata", "data/metadata/x.csv", "data/cache/new.csv", "link/new.csv"] {
+            assert!(matches!(roots.resolve_new(text), Err(TableError::AccessDenied { .. })), "{text}");
+        }
+        assert!(roots.resolve("data/tables/a.csv").is_ok() && roots.resolve_new("data/other").is_ok());
+        // A pattern above finds what is not the server's.
+        let found = super::super::files::list(&roots, &roots.resolve("**/*.csv").unwrap(), None).unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].shown().ends_with("data/tables/a.csv"), "{found:?}");
     }
 
     #[test]

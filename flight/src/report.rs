@@ -49,6 +49,10 @@ pub struct TaskReport {
 /// The names of `RemoteExec`'s byte counters start with this; the link follows.
 pub(crate) const BYTES_BY_LINK: &str = "bytes_";
 
+/// What the counters of one of DataFusion's counts of pruning are called behind its name.
+const PRUNED: &str = ".pruned";
+const MATCHED: &str = ".matched";
+
 /// The operators of a plan that has run, in pre-order.
 pub fn operators(plan: &Arc<dyn ExecutionPlan>) -> Vec<OperatorReport> {
     let mut reports = Vec::new();
@@ -79,15 +83,34 @@ fn operator(plan: &dyn ExecutionPlan, depth: u32) -> OperatorReport {
             // Points in time do not add up.
             MetricValue::StartTimestamp(_) | MetricValue::EndTimestamp(_) => {}
             MetricValue::PeakMemoryUsage { gauge, .. } => report.memory_bytes += gauge.value() as u64,
-            other => {
-                let n = other.as_usize() as u64;
-                if n > 0 {
-                    *report.counters.entry(other.name().to_owned()).or_default() += n;
-                }
+            MetricValue::PruningMetrics { name, pruning_metrics } => {
+                count(&mut report, format!("{name}{PRUNED}"), pruning_metrics.pruned() as u64);
+                count(&mut report, format!("{name}{MATCHED}"), pruning_metrics.matched() as u64);
             }
+            other => count(&mut report, other.name().to_owned(), other.as_usize() as u64),
         }
     }
     report
+}
+
+fn count(report: &mut OperatorReport, name: String, n: u64) {
+    if n > 0 {
+        *report.counters.entry(name).or_default() += n;
+    }
+}
+
+/// Row groups of Parquet files that a scan was spared, by whatever means, and those that it read.
+pub fn row_groups(report: &OperatorReport) -> (u64, u64) {
+    let counter = |name: String| report.counters.get(&name).copied().unwrap_or(0);
+    // One after another: each looks at what the one before left.
+    let later = counter(format!("row_groups_pruned_bloom_filter{PRUNED}"))
+        + counter(format!("limit_pruned_row_groups{PRUNED}"))
+        + counter("row_groups_pruned_dynamic_filter".to_owned());
+    let (pruned, matched) = (
+        counter(format!("row_groups_pruned_statistics{PRUNED}")),
+        counter(format!("row_groups_pruned_statistics{MATCHED}")),
+    );
+    (pruned + later, matched.saturating_sub(later))
 }
 
 /// Bytes that the operators read from other tasks, by link.

@@ -4,6 +4,7 @@
 //! [`crate::leaf`] makes it an extension again where the task runs.
 
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
 use datafusion::parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 
@@ -27,6 +28,22 @@ impl LoggedFile {
     /// What was attached to a file.
     pub fn of(file: &PartitionedFile) -> Option<&Self> {
         file.extensions.get::<Self>()
+    }
+}
+
+/// How many files a table had before filters left some of them out: an extension of each file that is left, for EXPLAIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableFiles(pub usize);
+
+impl TableFiles {
+    pub fn attach(self, file: PartitionedFile) -> PartitionedFile {
+        file.with_extension(self)
+    }
+
+    /// Of a scan; none where its table does not say.
+    pub fn of_scan(config: &FileScanConfig) -> Option<usize> {
+        let mut files = config.file_groups.iter().flat_map(|group| group.iter());
+        files.next()?.extensions.get::<Self>().map(|it| it.0)
     }
 }
 

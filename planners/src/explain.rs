@@ -34,6 +34,9 @@ pub struct OperatorMetrics {
     pub spill_bytes: u64,
     /// Bytes that it read from other tasks, by link (`local`, `uds`, `tcp`); only a `RemoteExec` reads any.
     pub read_bytes: BTreeMap<String, u64>,
+    /// Row groups of Parquet files that statistics, bloom filters or a limit spared it, and those that it read.
+    pub row_groups_pruned: u64,
+    pub row_groups_read: u64,
 }
 
 /// What one task did.

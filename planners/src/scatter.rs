@@ -539,7 +539,13 @@ impl Scatter<'_> {
             }
             let Some(slot) = node.downcast_ref::<LeafSlotExec>() else { return Ok(Transformed::no(node)) };
             let known = &self.leaf_splits[slot.leaf];
-            let leaf = Leaf { id: slot.leaf, splits: known.splits.clone(), rows: known.rows, bytes: known.bytes };
+            let leaf = Leaf {
+                id: slot.leaf,
+                splits: known.splits.clone(),
+                rows: known.rows,
+                bytes: known.bytes,
+                table_files: known.table_files,
+            };
             leaves.push((leaf, known.tasks));
             let stripped = LeafSlotExec::new(slot.leaf, strip_splits(slot.input()), self.options.partitions());
             Ok(Transformed::yes(Arc::new(stripped) as PlanRef))

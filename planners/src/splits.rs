@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 
-use crate::data_file::{DeletedRows, LoggedFile};
+use crate::data_file::{DeletedRows, LoggedFile, TableFiles};
 use crate::generator::GeneratorExec;
 use crate::leaf::file_scan;
 use crate::stage::{FileSplit, Split};
@@ -35,6 +35,8 @@ pub struct LeafSplits {
     pub tasks: Option<usize>,
     pub rows: Option<usize>,
     pub bytes: Option<usize>,
+    /// Files of its table, also those that filters left out.
+    pub table_files: Option<usize>,
 }
 
 impl LeafSplits {
@@ -134,7 +136,8 @@ pub async fn of_plan(
         };
         let rows = known.num_rows.get_value().copied();
         let bytes = known.total_byte_size.get_value().copied();
-        all.insert(&leaf, LeafSplits { splits, tasks, rows, bytes });
+        let table_files = file_scan(&leaf).and_then(|(_, config)| TableFiles::of_scan(config));
+        all.insert(&leaf, LeafSplits { splits, tasks, rows, bytes, table_files });
     }
     Ok(all)
 }

@@ -126,6 +126,8 @@ pub struct Leaf {
     /// Estimated rows and bytes of the scan, for EXPLAIN; `None` where nothing is known.
     pub rows: Option<usize>,
     pub bytes: Option<usize>,
+    /// Files of its table, also those that filters left out, for EXPLAIN ANALYZE.
+    pub table_files: Option<usize>,
 }
 
 /// One task's share of one leaf, by partition of the task's plan. Never without a partition.

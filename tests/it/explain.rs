@@ -130,3 +130,42 @@ fn graphviz_draws_every_plan() {
         }
     });
 }
+
+#[test]
+fn analyze_counts_files_and_row_groups() {
+    alone(DEADLINE, async {
+        for workers in [0, 3] {
+            let cluster = Cluster::start_with_fixtures(ClusterSpec::workers(workers)).await;
+            let mut client = cluster.connect_distributed(Some("suite")).await;
+            client.query("CREATE TABLE files (n BIGINT)").await.expect("a table");
+            for n in 0..4 {
+                client.query(&format!("INSERT INTO files VALUES ({n}), ({n}5)")).await.expect("rows");
+            }
+            let lines = explain(&mut client, "EXPLAIN ANALYZE SELECT n + 1 FROM files WHERE n = 35").await;
+            let parts =
+                ["ReadDataSource: ", "files: 4 total (3 pruned, 1 read)", "row groups: 1 total (0 pruned, 1 read)"];
+            shows(&lines, &parts);
+            let lines = explain(&mut client, "EXPLAIN ANALYZE SELECT n + 1 FROM files").await;
+            shows(&lines, &["files: 4 total (0 pruned, 4 read)", "row groups: 4 total (0 pruned, 4 read)"]);
+            // The tasks look at row groups by themselves: the files of this table have several each.
+            let sql = "EXPLAIN ANALYZE FORMAT=JSON SELECT v + 1 FROM facts WHERE id = 5";
+            let text = explain(&mut client, sql).await.join("\n");
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|it| panic!("{it}:\n{text}"));
+            let actual = scan(&json["plan"]).unwrap_or_else(|| panic!("no scan in {text}"));
+            let [files, groups] = [&actual["files"], &actual["row_groups"]];
+            let n = |counts: &serde_json::Value, name: &str| counts[name].as_u64().unwrap_or_else(|| panic!("{text}"));
+            assert!(n(files, "total") > 1 && n(files, "read") == 1, "{text}");
+            assert_eq!(n(files, "total"), n(files, "pruned") + n(files, "read"), "{text}");
+            assert!(n(groups, "total") > 1 && n(groups, "read") == 1, "{text}");
+            assert_eq!(n(groups, "total"), n(groups, "pruned") + n(groups, "read"), "{text}");
+        }
+    });
+}
+
+/// What the first scan of a plan did.
+fn scan(node: &serde_json::Value) -> Option<serde_json::Value> {
+    if node["actual"]["files"].is_object() {
+        return Some(node["actual"].clone());
+    }
+    node["children"].as_array()?.iter().find_map(scan)
+}

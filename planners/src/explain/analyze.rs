@@ -1,6 +1,6 @@
 //! From the metrics of single tasks to what is shown at an operator and of a stage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::{OperatorMetrics, TaskMetrics};
 
@@ -15,6 +15,51 @@ pub(super) struct OperatorTotals {
     pub memory_bytes: u64,
     pub spill_bytes: u64,
     pub read_bytes: BTreeMap<String, u64>,
+    pub row_groups_pruned: u64,
+    pub row_groups_read: u64,
+}
+
+/// What a scan of files was made of before it ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ScannedFiles {
+    /// Of the table; none where it does not say.
+    pub table: Option<usize>,
+    /// Those that filters left, which tasks were made of.
+    pub planned: usize,
+    /// Of Parquet files.
+    pub row_groups: Option<RowGroups>,
+}
+
+/// How many row groups the files that are left have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowGroups {
+    Known(usize),
+    /// Nobody looked into the files before: as many as the tasks met.
+    AsMet,
+}
+
+impl ScannedFiles {
+    /// Of some files, each named as often as there are pieces of it.
+    pub fn new<'a>(table: Option<usize>, paths: impl Iterator<Item = &'a str>, row_groups: Option<RowGroups>) -> Self {
+        let planned: HashSet<&str> = paths.collect();
+        Self { table, planned: planned.len(), row_groups }
+    }
+
+    /// Total, pruned and read.
+    pub fn files(&self) -> [u64; 3] {
+        let total = self.table.unwrap_or(self.planned).max(self.planned);
+        [total, total - self.planned, self.planned].map(|it| it as u64)
+    }
+
+    /// The same of row groups, where they were counted. A scan that ended early has not met all of them.
+    pub fn row_groups(&self, totals: &OperatorTotals) -> Option<[u64; 3]> {
+        let (pruned, read) = (totals.row_groups_pruned, totals.row_groups_read);
+        let total = match self.row_groups? {
+            RowGroups::Known(n) => n as u64,
+            RowGroups::AsMet => pruned + read,
+        };
+        Some([total.max(pruned + read), pruned, read])
+    }
 }
 
 impl OperatorTotals {
@@ -25,6 +70,8 @@ impl OperatorTotals {
         self.elapsed_max_ns = self.elapsed_max_ns.max(one.elapsed_ns);
         self.memory_bytes += one.memory_bytes;
         self.spill_bytes += one.spill_bytes;
+        self.row_groups_pruned += one.row_groups_pruned;
+        self.row_groups_read += one.row_groups_read;
         add_bytes(&mut self.read_bytes, &one.read_bytes);
     }
 }
@@ -148,6 +195,17 @@ mod tests {
         let totals = totals(&names, std::iter::once(report.as_slice()));
         assert_eq!(totals[0].as_ref().unwrap().rows, 1);
         assert_eq!(totals[1].as_ref().unwrap().rows, 0);
+    }
+
+    #[test]
+    fn files_and_row_groups_are_told_apart() {
+        let paths = || ["a", "a", "b"].into_iter();
+        let totals = OperatorTotals { row_groups_pruned: 2, row_groups_read: 1, ..Default::default() };
+        let scanned = ScannedFiles::new(Some(10), paths(), Some(RowGroups::Known(4)));
+        assert_eq!((scanned.files(), scanned.row_groups(&totals)), ([10, 8, 2], Some([4, 2, 1])));
+        let scanned = ScannedFiles::new(None, paths(), Some(RowGroups::AsMet));
+        assert_eq!((scanned.files(), scanned.row_groups(&totals)), ([2, 0, 2], Some([3, 2, 1])));
+        assert_eq!(ScannedFiles::new(None, paths(), None).row_groups(&totals), None);
     }
 
     #[test]

@@ -47,6 +47,14 @@ fn node(it: &Node) -> Json {
         }
         if let Some(actual) = &it.actual {
             object["actual"] = operator(actual);
+            if let Some(scanned) = &it.scanned {
+                let counts =
+                    |[total, pruned, read]: [u64; 3]| json!({ "total": total, "pruned": pruned, "read": read });
+                object["actual"]["files"] = counts(scanned.files());
+                if let Some(row_groups) = scanned.row_groups(actual) {
+                    object["actual"]["row_groups"] = counts(row_groups);
+                }
+            }
         }
         object
     })

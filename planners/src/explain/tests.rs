@@ -85,7 +85,11 @@ async fn distributed() -> DistributedPlan {
             stage,
             plan: input,
             output: hash.clone().map_or(StageOutput::Gather, |exprs| StageOutput::Hash { exprs, partitions: 3 }),
-            leaves: if scans { vec![Leaf { id: 0, splits, rows: Some(1000), bytes: Some(8000) }] } else { vec![] },
+            leaves: if scans {
+                vec![Leaf { id: 0, splits, rows: Some(1000), bytes: Some(8000), table_files: None }]
+            } else {
+                vec![]
+            },
             inputs: if scans { vec![] } else { vec![StageId(1)] },
             task_count: 3,
             partitions_per_task: 1,

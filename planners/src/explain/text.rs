@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use datafusion::common::stats::Precision;
 use datafusion::logical_expr::LogicalPlan;
 
-use super::analyze::{OperatorTotals, StageTotals};
+use super::analyze::{OperatorTotals, ScannedFiles, StageTotals};
 use super::expressions::on_growing_stack;
 use super::operators::{Detail, Line, Value, precision};
 use super::tree::{Finished, Node, Stage, Tree};
@@ -55,7 +55,7 @@ fn node(out: &mut Vec<String>, level: usize, it: &Node) {
     on_growing_stack(|| {
         push(out, level, &it.line);
         if let Some(actual) = &it.actual {
-            continued(out, level, &operator_line(actual, &it.estimated_rows));
+            continued(out, level, &scan_line(operator_line(actual, &it.estimated_rows), actual, it.scanned.as_ref()));
         }
         it.children.iter().for_each(|child| node(out, level + 1, child));
     });
@@ -95,6 +95,17 @@ fn operator_line(it: &OperatorTotals, estimated: &Precision<usize>) -> Line {
     let line = line.labelled("estimated rows", precision(estimated)).labelled("time", time);
     let line = line.labelled("memory", bytes(it.memory_bytes)).labelled("spilled", bytes(it.spill_bytes));
     line.list("read", links(&it.read_bytes))
+}
+
+/// The line with what a scan of files was spared.
+fn scan_line(line: Line, actual: &OperatorTotals, scanned: Option<&ScannedFiles>) -> Line {
+    let Some(scanned) = scanned else { return line };
+    let counts = |[total, pruned, read]: [u64; 3]| format!("{total} total ({pruned} pruned, {read} read)");
+    let line = line.labelled("files", counts(scanned.files()));
+    match scanned.row_groups(actual) {
+        Some(row_groups) => line.labelled("row groups", counts(row_groups)),
+        None => line,
+    }
 }
 
 fn stage_line(it: &StageTotals, attempts: usize) -> Line {

@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use datafusion::common::stats::Precision;
+use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::{ExecutionPlan, Statistics};
 use sheaf_common::StageId;
 
-use super::analyze::{OperatorTotals, ReportName, StageTotals, totals};
+use super::analyze::{OperatorTotals, ReportName, RowGroups, ScannedFiles, StageTotals, totals};
 use super::expressions::{on_growing_stack, sort_keys, sql_list};
 use super::operators::{Line, folded_limit, is_housekeeping, line, staged_scan};
 use super::{AnalyzeInput, Explained, OperatorMetrics};
 use crate::boundary::NetworkBoundaryExec;
-use crate::leaf::LeafSlotExec;
+use crate::data_file::TableFiles;
+use crate::leaf::{LeafSlotExec, file_scan};
 use crate::reschedule::Placement;
-use crate::stage::{DistributedPlan, StageOutput, StagePlan};
+use crate::stage::{DistributedPlan, Leaf, Split, StageOutput, StagePlan};
 
 /// What stands in a task's plan where its template has a network boundary.
 const REMOTE: &str = "RemoteExec";
@@ -53,6 +55,8 @@ pub(super) struct Node {
     /// Rows over all tasks, as they were estimated before the run.
     pub estimated_rows: Precision<usize>,
     pub actual: Option<OperatorTotals>,
+    /// What it reads, of a scan of files.
+    pub scanned: Option<ScannedFiles>,
     pub children: Vec<Node>,
 }
 
@@ -166,7 +170,7 @@ impl<'a> Walk<'a, '_> {
         children: Vec<Node>,
     ) -> (Node, Arc<Statistics>) {
         let stage = self.stage.map(|it| it.stage);
-        (Node { line, stage, estimated_rows: statistics.num_rows, actual, children }, statistics)
+        (Node { line, stage, estimated_rows: statistics.num_rows, actual, scanned: None, children }, statistics)
     }
 
     fn operator(&mut self, plan: &Arc<dyn ExecutionPlan>) -> (Node, Arc<Statistics>) {
@@ -176,7 +180,8 @@ impl<'a> Walk<'a, '_> {
         if is_housekeeping(plan.as_ref()) && children.len() == 1 {
             return (children.remove(0), statistics);
         }
-        let (node, statistics) = self.finish(line(plan), actual, statistics, children);
+        let (mut node, statistics) = self.finish(line(plan), actual, statistics, children);
+        node.scanned = scanned_here(plan);
         match folded_limit(plan.as_ref()) {
             // One operator on two lines: what it did stands at the second.
             Some(limit) => self.finish(limit, None, statistics, vec![node]),
@@ -191,7 +196,10 @@ impl<'a> Walk<'a, '_> {
         if let (Precision::Absent, Some(rows)) = (&statistics.num_rows, leaf.and_then(|leaf| leaf.rows)) {
             Arc::make_mut(&mut statistics).num_rows = Precision::Inexact(rows);
         }
-        self.finish(staged_scan(slot, leaf, self.scanned_partitions(slot.leaf)), actual, statistics, vec![])
+        let line = staged_scan(slot, leaf, self.scanned_partitions(slot.leaf));
+        let (mut node, statistics) = self.finish(line, actual, statistics, vec![]);
+        node.scanned = leaf.and_then(|leaf| scanned_by_tasks(slot, leaf));
+        (node, statistics)
     }
 
     /// Partitions that the tasks of this stage read a leaf in, all together.
@@ -225,6 +233,37 @@ impl<'a> Walk<'a, '_> {
         let stage = Some(producer);
         Walk { plan, placement, analyze, stage, totals, next: 0, shown: self.shown }.node(&producer.plan)
     }
+}
+
+/// The files of a scan that the coordinator runs itself.
+fn scanned_here(plan: &Arc<dyn ExecutionPlan>) -> Option<ScannedFiles> {
+    let (_, config) = file_scan(plan)?;
+    let paths = config.file_groups.iter().flat_map(|group| group.iter()).map(|file| file.path().as_ref());
+    Some(ScannedFiles::new(TableFiles::of_scan(config), paths, is_parquet(config).then_some(RowGroups::AsMet)))
+}
+
+/// The files of a stage's scan, from the splits of its tasks.
+fn scanned_by_tasks(slot: &LeafSlotExec, leaf: &Leaf) -> Option<ScannedFiles> {
+    let (_, config) = file_scan(slot.input())?;
+    let files = || {
+        leaf.splits.iter().flat_map(|split| match split {
+            Split::File(file) => std::slice::from_ref(file),
+            Split::Files(files) => files.as_slice(),
+            Split::Rows { .. } | Split::Whole | Split::Share => &[],
+        })
+    };
+    // A split of a part of a Parquet file is one of its row groups.
+    let is_row_group = |split: &Split| matches!(split, Split::File(file) if file.range.is_some());
+    let row_groups = match leaf.splits.iter().all(is_row_group) {
+        true => RowGroups::Known(leaf.splits.len()),
+        false => RowGroups::AsMet,
+    };
+    let paths = files().map(|file| file.path.as_str());
+    Some(ScannedFiles::new(leaf.table_files, paths, is_parquet(config).then_some(row_groups)))
+}
+
+fn is_parquet(config: &FileScanConfig) -> bool {
+    config.file_source().is::<ParquetSource>()
 }
 
 /// DataFusion's estimate for a node from those of its inputs; what a boundary reads counts as its input.

@@ -46,7 +46,7 @@ fn table(n_splits: usize, numbers: &mut Numbers) -> Vec<Split> {
 
 /// Which worker reads what, by piece; and whether no share is too large.
 fn placed(splits: &[Split], workers: &[Worker], homes: &Homes) -> HashMap<String, String> {
-    let leaf = Leaf { id: 0, splits: splits.to_vec(), rows: None, bytes: None };
+    let leaf = Leaf { id: 0, splits: splits.to_vec(), rows: None, bytes: None, table_files: None };
     let task = |(task, worker): (usize, &Worker)| PlacedTask { task, worker: worker.clone(), splits: vec![] };
     let tasks: Vec<PlacedTask> = workers.iter().enumerate().map(task).collect();
     let shares = homes.with(workers, |known| shares(&leaf, &tasks, known));

@@ -201,7 +201,10 @@ async fn section(
 }
 
 fn operator_metrics(report: OperatorReport) -> OperatorMetrics {
+    let (row_groups_pruned, row_groups_read) = report::row_groups(&report);
     OperatorMetrics {
+        row_groups_pruned,
+        row_groups_read,
         read_bytes: report::input_bytes(std::slice::from_ref(&report)),
         name: report.name,
         output_rows: report.output_rows,

@@ -37,7 +37,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use object_store::ObjectMeta;
-use sheaf_planners::data_file::LoggedFile;
+use sheaf_planners::data_file::{LoggedFile, TableFiles};
 
 pub use columns::{DeltaColumn, DeltaColumns};
 pub use location::DeltaLocation;
@@ -307,7 +307,7 @@ impl TableProvider for DeltaTable {
         let DeltaSnapshot { columns, location, .. } = self.snapshot.as_ref();
         let (mut files, mut rows, mut is_cut) = (vec![], Some(0u64), false);
         for file in self.matching(session, filters)? {
-            files.push(self.open(session, &file).await?);
+            files.push(TableFiles(self.files().len()).attach(self.open(session, &file).await?));
             rows = rows.zip(file.rows()).map(|(rows, more)| rows + more);
             // The files so far have all the rows that the limit asks for.
             if let (Some(limit), Some(rows)) = (limit, rows)

@@ -28,6 +28,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
+use sheaf_planners::data_file::TableFiles;
 
 use super::files::{self, FileKind, FoundFile};
 use super::listings::{ListingKey, Listings};
@@ -650,6 +651,7 @@ impl TableProvider for FilesTable {
         }
         drop(opened);
         let files = pruning::matching(session, &self.schema, filters, files)?;
+        let files: Vec<PartitionedFile> = files.into_iter().map(|it| TableFiles(found.len()).attach(it)).collect();
         if files.is_empty() {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?)));
         }

@@ -244,6 +244,8 @@ settings! {
     task_start_timeout_ms: u64 = 30_000;
     /// Whether statements see every definition that any coordinator has acknowledged (latest), or make do with what this one knows (local), which works without a majority of coordinators.
     metadata_reads: MetadataReads = MetadataReads::Latest;
+    /// Whether small files of managed tables are written together in the background, by the coordinator that leads the others; only what SET GLOBAL says counts.
+    auto_compaction: bool = true;
     /// For tests of the server: faults that workers bring about in their tasks, see Operations; nodes refuse it unless allow_fault_injection lets them.
     fault_injection: String = String::new();
 }

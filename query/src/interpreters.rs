@@ -20,6 +20,7 @@ mod transaction;
 mod view;
 
 pub(crate) use query::run_kept;
+pub(crate) use table::small_files;
 
 use std::sync::Arc;
 

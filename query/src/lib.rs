@@ -9,6 +9,7 @@ pub mod answer;
 pub mod binder;
 pub mod catalog;
 pub mod cluster;
+pub mod compaction;
 pub mod context;
 pub mod coordinator;
 pub mod definitions;

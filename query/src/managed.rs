@@ -2,7 +2,7 @@
 //!
 //! [`storage`] finds the folder, [`durable_store`] makes writes on a local disk last. A task writes files by
 //! [`writer`], whose statistics come from [`stats`]; [`log`] commits to a table's log; [`group`] puts small inserts of
-//! many clients into one file and one commit. [`types`] says what a column is kept as. They are read as any other Delta
+//! many clients into one file and one commit; [`turns`] says who may rewrite files now. [`types`] says what a column is kept as. They are read as any other Delta
 //! table is: by [`crate::tables::delta`].
 
 pub mod definition;
@@ -14,6 +14,7 @@ pub mod loads;
 pub mod log;
 pub mod stats;
 pub mod storage;
+pub mod turns;
 pub mod types;
 pub mod writer;
 

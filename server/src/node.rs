@@ -25,6 +25,7 @@ use sheaf_flight::{
 };
 use sheaf_query::access;
 use sheaf_query::catalog;
+use sheaf_query::compaction;
 use sheaf_query::definitions::{self, DefinitionStore, MemoryDefinitions};
 use sheaf_query::replication::{NotReplicated, Replication};
 use sheaf_query::system::{NodeRow, ReplicaRow};
@@ -284,6 +285,14 @@ async fn serve(
             async move { group.keep().await }
         });
         upkeep.spawn(follow_coordinators(running.clone()));
+        let leads = {
+            let group = Arc::clone(&group);
+            move || {
+                let group = Arc::clone(&group);
+                async move { group.node().status().await.is_ok_and(|it| it.leader == it.replica) }
+            }
+        };
+        upkeep.spawn_on(compaction::keep(running.engine.clone(), leads), &compute);
         tokio::select! {
             caught_up = group.caught_up(config.join_timeout) => caught_up?,
             () = stop.cancelled() => return Ok(()),

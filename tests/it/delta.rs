@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use sheaf_tests::{Client, Cluster, ClusterSpec, Table, alone};
+use sheaf_tests::{Client, Cluster, ClusterSpec, Coordinators, Table, alone};
 use tokio::task::JoinSet;
 
 use crate::{clients, tpch};
@@ -353,5 +353,161 @@ fn copies_that_go_wrong_change_nothing() {
         run(&mut client, &format!("COPY (SELECT number AS n FROM numbers(100000)) TO '{out}' STORED AS PARQUET")).await;
         let sum = run(&mut client, &format!("SELECT count(*), sum(n) FROM read_parquet('{out}')")).await;
         assert_eq!(sum.rows, [["100000", "4999950000"]]);
+    });
+}
+
+async fn n_files(client: &mut Client, table: &str) -> usize {
+    run(client, &format!("SHOW PARTITIONS FROM {table}")).await.rows.len()
+}
+
+/// Many small files become few, by nobody's statement, while rows come and go.
+#[test]
+fn small_files_are_compacted_beside_readers_and_writers() {
+    const WRITERS: u64 = 4;
+    const ROWS: u64 = 60;
+    alone(Duration::from_secs(240), async {
+        let cluster = Cluster::start(ClusterSpec::workers(0)).await;
+        let mut client = cluster.connect_to(Some("default")).await;
+        run(&mut client, "CREATE TABLE t (id BIGINT NOT NULL)").await;
+        // Switched off, nothing happens, however many files there are.
+        run(&mut client, "SET GLOBAL auto_compaction = off").await;
+        run(&mut client, "CREATE TABLE off (id BIGINT NOT NULL)").await;
+        for n in 0..40 {
+            run(&mut client, &format!("INSERT INTO off VALUES ({n})")).await;
+        }
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert_eq!(n_files(&mut client, "off").await, 40);
+        assert_eq!(run(&mut client, "DESCRIBE HISTORY off").await.rows.len(), 41);
+        run(&mut client, "SET GLOBAL auto_compaction = on").await;
+        let mut clients = JoinSet::new();
+        for writer in 0..WRITERS {
+            let port = cluster.mysql_port();
+            clients.spawn(async move {
+                let mut client = Client::connect(port, Some("default")).await.expect("a session");
+                for n in 0..ROWS {
+                    let id = writer * ROWS + n;
+                    run(&mut client, &format!("INSERT INTO t VALUES ({id}), ({})", 1000 + id)).await;
+                    // A statement of a user is never refused for what nobody asked for.
+                    let deleted = run(&mut client, &format!("DELETE FROM t WHERE id = {}", 1000 + id)).await;
+                    assert_eq!(deleted.affected_rows, 1);
+                }
+            });
+        }
+        while !clients.is_empty() {
+            let _ = clients.try_join_next().map(|it| it.expect("a writer does not panic"));
+            let seen = run(&mut client, "SELECT count(*) - count(DISTINCT id) FROM t").await;
+            assert_eq!(seen.cell(), "0");
+        }
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let (t, off) = (n_files(&mut client, "t").await, n_files(&mut client, "off").await);
+            if t < 100 && off == 1 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "there are {t} and {off} files");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let n = WRITERS * ROWS;
+        let sum = run(&mut client, "SELECT count(*), sum(id) FROM t").await.rows;
+        assert_eq!(sum, [[n.to_string(), (n * (n - 1) / 2).to_string()]]);
+        assert_eq!(run(&mut client, "SELECT count(*), sum(id) FROM off").await.rows, [["40", "780"]]);
+        assert!(cluster.coordinator.log().contains("table compacted"), "{}", cluster.coordinator.log());
+    });
+}
+
+/// The leader compacts, the other one writes: nothing that it says is refused, and it does not compact itself.
+#[test]
+fn compaction_gives_way_to_statements_of_other_coordinators() {
+    alone(Duration::from_secs(240), async {
+        let tables = tempfile::tempdir().expect("a temporary folder can be made");
+        let flags = vec!["--table-root".to_owned(), tables.path().display().to_string()];
+        let cluster = Coordinators::start_with(2, 0, flags, None);
+        let leader = cluster.leader().await;
+        let mut client = cluster.connect(1 - leader).await;
+        run(&mut client, "USE default").await;
+        run(&mut client, "CREATE TABLE t (id BIGINT NOT NULL, v BIGINT)").await;
+        for n in 0..120 {
+            run(&mut client, &format!("INSERT INTO t VALUES ({n}, 0)")).await;
+            if n % 3 == 0 {
+                run(&mut client, &format!("UPDATE t SET v = v + 1 WHERE id % 40 = {}", n % 40)).await;
+            }
+        }
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while n_files(&mut client, "t").await >= 32 {
+            assert!(Instant::now() < deadline, "nobody compacts");
+            run(&mut client, "UPDATE t SET v = v + 1 WHERE id = 7").await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        assert_eq!(run(&mut client, "SELECT count(*), sum(id) FROM t").await.rows, [["120", "7140"]]);
+        let compacts = |index: usize| cluster.node(index).log().contains("table compacted");
+        assert!(compacts(leader) && !compacts(1 - leader), "{}", cluster.node(1 - leader).log());
+    });
+}
+
+/// Two coordinators add the same rows where they are missing, each looking first: no row comes twice.
+#[test]
+fn merges_of_two_coordinators_add_a_row_once() {
+    alone(Duration::from_secs(180), async {
+        let tables = tempfile::tempdir().expect("a temporary folder can be made");
+        let flags = vec!["--table-root".to_owned(), tables.path().display().to_string()];
+        let cluster = Coordinators::start_with(2, 0, flags, None);
+        let mut client = cluster.connect(0).await;
+        run(&mut client, "USE default").await;
+        run(&mut client, "CREATE TABLE t (id BIGINT NOT NULL, n BIGINT)").await;
+        let mut writers = JoinSet::new();
+        for index in 0..2 {
+            let port = cluster.mysql_port(index);
+            writers.spawn(async move {
+                let mut client = Client::connect(port, Some("default")).await.expect("a session");
+                for round in 0..15 {
+                    let sql = format!(
+                        "MERGE INTO t USING (SELECT CAST(number AS BIGINT) + {round} * 5 AS id FROM numbers(10)) AS s \
+                         ON t.id = s.id WHEN MATCHED THEN UPDATE SET n = t.n + 1 \
+                         WHEN NOT MATCHED THEN INSERT VALUES (s.id, 1)"
+                    );
+                    run(&mut client, &sql).await;
+                }
+            });
+        }
+        writers.join_all().await;
+        // Each row was met as often as both have it: nothing was lost either.
+        let rows = run(&mut client, "SELECT count(*), count(DISTINCT id), sum(n) FROM t").await.rows;
+        assert_eq!(rows, [["80", "80", "300"]]);
+    });
+}
+
+/// A MERGE that takes its time, beside a steady stream of rows.
+#[test]
+fn a_merge_comes_through_beside_inserts() {
+    alone(Duration::from_secs(180), async {
+        let cluster = Cluster::start(ClusterSpec::workers(0)).await;
+        let mut client = cluster.connect_to(Some("default")).await;
+        run(&mut client, "CREATE TABLE t AS SELECT number AS id, 0 AS v FROM numbers(100000)").await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut writers = JoinSet::new();
+        for writer in 1..=2u64 {
+            let (port, stop) = (cluster.mysql_port(), Arc::clone(&stop));
+            writers.spawn(async move {
+                let mut client = Client::connect(port, Some("default")).await.expect("a session");
+                let mut n = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    run(&mut client, &format!("INSERT INTO t VALUES ({}, 7)", writer * 1_000_000 + n)).await;
+                    n += 1;
+                }
+                n
+            });
+        }
+        for round in 1..=5 {
+            let sql = format!(
+                "MERGE INTO t USING (SELECT number * 2 AS id FROM numbers(60000)) AS s ON t.id = s.id \
+                 WHEN MATCHED THEN UPDATE SET v = {round} WHEN NOT MATCHED THEN INSERT VALUES (s.id, {round})"
+            );
+            run(&mut client, &sql).await;
+        }
+        stop.store(true, Ordering::Relaxed);
+        let n_inserted: u64 = writers.join_all().await.into_iter().sum();
+        let rows = run(&mut client, "SELECT v, count(*), count(DISTINCT id) FROM t GROUP BY v ORDER BY v").await.rows;
+        let n_inserted = n_inserted.to_string();
+        assert_eq!(rows, [["0", "50000", "50000"], ["5", "60000", "60000"], ["7", &n_inserted, &n_inserted]]);
     });
 }

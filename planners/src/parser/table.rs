@@ -34,6 +34,8 @@ pub enum TableStatement {
     Optimize {
         table: ObjectName,
         z_order: Vec<Ident>,
+        /// Not asked for by anybody: it ends when somebody wants to change the table.
+        gives_way: bool,
     },
     /// `VACUUM [TABLE] t [RETAIN n HOURS] [DRY RUN]`.
     Vacuum {
@@ -235,7 +237,7 @@ impl StatementParser<'_> {
                     self.sql.expect_keyword_is(Keyword::BY)?;
                     z_order = self.parse_names()?;
                 }
-                TableStatement::Optimize { table, z_order }
+                TableStatement::Optimize { table, z_order, gives_way: false }
             }
             "VACUUM" => {
                 let (retain_hours, dry_run) = self.parse_retention()?;

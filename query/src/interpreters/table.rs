@@ -9,6 +9,7 @@ mod dropped;
 mod history;
 mod insert;
 mod merge;
+mod retry;
 mod rewrite;
 mod rows_of;
 
@@ -52,9 +53,6 @@ use crate::tables::wire;
 /// Bytes of a file at which the next one is begun.
 const FILE_BYTES: u64 = 128 << 20;
 
-/// How often a statement is run again when another one changed what it read.
-const TRIES: u32 = 5;
-
 /// After which what a statement that failed has left is removed.
 const REMOVAL_DELAY: Duration = Duration::from_secs(1);
 
@@ -78,7 +76,9 @@ pub(super) async fn run(
         TableStatement::Truncate(tables) => rewrite::truncate(session, context, &tables).await,
         TableStatement::History(table) => history::show(session, &table).await,
         TableStatement::Restore { table, to } => history::restore(session, context, &table, &to).await,
-        TableStatement::Optimize { table, z_order } => care::optimize(session, context, &table, &z_order).await,
+        TableStatement::Optimize { table, z_order, gives_way } => {
+            care::optimize(session, context, &table, &z_order, gives_way).await
+        }
         TableStatement::Vacuum { table, retain_hours, dry_run } => {
             care::vacuum(session, &table, retain_hours, dry_run).await
         }
@@ -135,6 +135,7 @@ pub(super) fn answer_schema(statement: &TableStatement) -> Option<SchemaRef> {
     }
 }
 
+pub(crate) use care::small_files;
 pub(super) use insert::{parse_query, position};
 pub(super) use rows_of::{Value, default_of, fitted};
 
@@ -325,6 +326,7 @@ pub(super) async fn append(
     if !files.is_empty() {
         let mut change = change_of(context, "WRITE", &files);
         change.parameters.insert("mode".to_owned(), "Append".into());
+        change.is_blind = true;
         commit(attempt, change).await?;
     }
     Ok(rows)

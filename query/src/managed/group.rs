@@ -133,6 +133,7 @@ impl GroupWriter {
             actions: written.iter().map(|it| Action::Add(it.add.clone())).collect(),
             user: first.user.clone(),
             statements: inserts.iter().map(|it| it.statement).collect(),
+            is_blind: true,
             ..Change::default()
         };
         match self.log.commit(&change).await {

@@ -26,6 +26,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::storage::{self, Place};
+use super::turns::Turns;
 use super::{ManagedError, loads};
 use crate::tables::delta::{AsOf, DeltaFile, DeltaLocation, DeltaSnapshot, DeltaTable, DeltaTables};
 
@@ -82,6 +83,19 @@ impl Snapshot {
     }
 }
 
+/// Which files that others add meanwhile make a change wrong.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reads {
+    /// None: of the table, only rows of [`Change::read_files`] were looked at.
+    #[default]
+    Files,
+    /// Those of statements that looked at the table themselves. Rows that were added blindly leave the change what it
+    /// would have been had it come first.
+    Rows,
+    /// Any: what is added now has no place in what the table becomes.
+    Everything,
+}
+
 /// What an entry is to say, apart from its version.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
@@ -94,8 +108,10 @@ pub struct Change {
     pub read_version: Option<u64>,
     /// Paths of files whose rows the statement read: if another takes one away, what it did with them is out of date.
     pub read_files: HashSet<String>,
-    /// Files that others add matter too: the statement was about all rows of the table.
-    pub reads_all: bool,
+    /// What of others' new files matters to it.
+    pub reads: Reads,
+    /// What it adds does not depend on the table's rows.
+    pub is_blind: bool,
     /// The number of a list of loaded files that becomes true with it: of two such changes one is out of date.
     pub loads: Option<i64>,
     pub user: String,
@@ -115,8 +131,8 @@ pub struct TableLog {
     newest: Mutex<Option<Arc<Snapshot>>>,
     /// Whether somebody writes a checkpoint right now.
     checkpoint: Mutex<()>,
-    /// Held by statements that rewrite files, so that those of this process never lose against one another.
-    pub rewriting: Mutex<()>,
+    /// Taken by statements that rewrite files, so that those of this process never lose against one another.
+    pub rewriting: Turns,
 }
 
 impl fmt::Debug for TableLog {
@@ -131,7 +147,7 @@ impl TableLog {
         let location = place.url.to_string();
         let below = Arc::new(PrefixStore::new(Arc::clone(&place.store), place.folder.clone()));
         let store = default_logstore(below, Arc::clone(&place.store), &place.url, &StorageConfig::default());
-        let (newest, checkpoint, rewriting) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (newest, checkpoint, rewriting) = (Mutex::default(), Mutex::default(), Turns::default());
         Self { place, location, store, read_at, versions, newest, checkpoint, rewriting }
     }
 
@@ -276,7 +292,7 @@ impl TableLog {
             "operation": change.operation,
             "operationParameters": parameters.collect::<Map<_, _>>(),
             "operationMetrics": metrics.collect::<Map<_, _>>(),
-            "isBlindAppend": change.read_version.is_none() && !removes,
+            "isBlindAppend": change.is_blind && !removes,
             "engineInfo": concat!("SheafDB/", env!("CARGO_PKG_VERSION")),
             "txnId": ticket.to_string(),
             "statements": change.statements.iter().map(QueryId::to_string).collect::<Vec<_>>().join(","),
@@ -302,6 +318,12 @@ impl TableLog {
     /// Whether what a winner did leaves `change` right.
     fn check_conflict(&self, change: &Change, version: u64, winner: &[Value]) -> Result<(), ManagedError> {
         let conflict = |what: String| Err(ManagedError::Conflict { location: self.location.clone(), what });
+        let is_blind = winner.iter().any(|it| it["commitInfo"]["isBlindAppend"] == true);
+        let minds_adds = match change.reads {
+            Reads::Files => false,
+            Reads::Rows => !is_blind,
+            Reads::Everything => true,
+        };
         for action in winner {
             if action.get("metaData").is_some() || action.get("protocol").is_some() {
                 return conflict(format!("version {version} changed its columns or properties"));
@@ -317,7 +339,7 @@ impl TableLog {
                 return conflict(format!("version {version} loaded files"));
             }
             let adds = action.get("add").is_some_and(|it| it["dataChange"] != false);
-            if adds && change.reads_all {
+            if adds && minds_adds {
                 return conflict(format!("version {version} added rows"));
             }
         }

@@ -15,6 +15,7 @@ use super::rows_of::{Value, fitted};
 use super::{Answer, Attempt, QueryContext, QueryError, Session, Target, change_of, commit, done, paths};
 use crate::catalog::TableDef;
 use crate::managed::definition::ManagedDef;
+use crate::managed::log::Reads;
 
 pub(super) async fn run(
     session: &Session,
@@ -23,7 +24,7 @@ pub(super) async fn run(
     operations: Vec<AlterTableOperation>,
 ) -> Result<Answer, QueryError> {
     let target = Target::find(session, table)?;
-    let _guard = target.log.rewriting.lock().await;
+    let _guard = target.log.rewriting.take().await;
     let snapshot = target.latest(context).await?;
     let mut def = target.def.clone();
     // Where each column of the new table comes from.
@@ -55,7 +56,10 @@ pub(super) async fn run(
     let mut change = change_of(context, "ALTER TABLE", &files);
     change.read_version = Some(snapshot.version);
     change.read_files = paths(&snapshot);
-    change.reads_all = !stays;
+    if !stays {
+        // What others add has the columns as they were.
+        change.reads = Reads::Everything;
+    }
     if !stays {
         change.actions.extend(snapshot.files().iter().map(|it| it.remove(true)));
     }

@@ -1,5 +1,6 @@
 //! `OPTIMIZE` and `VACUUM`.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -11,15 +12,20 @@ use deltalake_core::kernel::Action;
 use deltalake_core::operations::vacuum::VacuumMode;
 
 use super::insert::position;
+use super::retry::{Manner, retried};
 use super::{
-    Answer, Attempt, Destination, QueryContext, QueryError, Session, TRIES, Target, change_of, commit, done, failed,
-    is_conflict, names,
+    Answer, Attempt, Destination, QueryContext, QueryError, Session, Target, change_of, commit, done, failed, names,
 };
 use crate::interpreters::rows::Rows;
+use crate::managed::ManagedError;
+use crate::managed::log::Snapshot;
 use crate::tables::delta::DeltaFile;
 
 /// Files below this are worth being put together.
 const SMALL_BYTES: u64 = 32 << 20;
+
+/// What upkeep puts together at a time: little enough to be through before somebody wants the table.
+const UPKEEP_BYTES_MAX: u64 = 512 << 20;
 
 /// Hours for which VACUUM keeps what is no part of the table any more: readers of older versions, and writers that
 /// have not committed yet, may need it.
@@ -39,21 +45,65 @@ pub(super) async fn optimize(
     context: &Arc<QueryContext>,
     table: &ObjectName,
     sort_by: &[Ident],
+    gives_way: bool,
 ) -> Result<Answer, QueryError> {
     if sort_by.len() > 1 {
         return Err(QueryError::unsupported("ZORDER BY more than one column"));
     }
-    let mut attempt = 0;
-    loop {
-        let target = Target::find(session, table)?;
-        let _guard = target.log.rewriting.lock().await;
-        let outcome = optimize_once(context, &target, sort_by, attempt).await;
-        attempt += 1;
-        match outcome {
-            Err(error) if is_conflict(&error) && attempt < TRIES => {}
-            other => return other,
+    if gives_way {
+        return optimize_unless_wanted(session, context, table).await;
+    }
+    let run =
+        |target: Arc<Target>, attempt| async move { optimize_once(context, &target, sort_by, attempt, false).await };
+    retried(session, context, table, Manner::Rewrites, run).await
+}
+
+/// The same for upkeep: once, and only while no statement wants to change rows of the table.
+async fn optimize_unless_wanted(
+    session: &Session,
+    context: &Arc<QueryContext>,
+    table: &ObjectName,
+) -> Result<Answer, QueryError> {
+    let target = Target::find(session, table)?;
+    let Some(_turn) = target.log.rewriting.take_if_unwanted() else { return Err(gave_way(&target)) };
+    if target.log.is_claimed().await {
+        return Err(gave_way(&target));
+    }
+    tokio::select! {
+        biased;
+        () = target.log.rewriting.wanted() => Err(gave_way(&target)),
+        done = optimize_once(context, &target, &[], 0, true) => done,
+    }
+}
+
+fn gave_way(target: &Target) -> QueryError {
+    let location = target.def.location.clone();
+    failed(ManagedError::Conflict { location, what: "a statement that changes rows came first".to_owned() })
+}
+
+/// The files that are worth being put together: small ones with others beside them in their folder, of which one alone
+/// may be small. With a limit, about so many bytes of them.
+pub(crate) fn small_files(snapshot: &Snapshot, bytes_max: Option<u64>) -> Vec<Arc<DeltaFile>> {
+    let mut folders: BTreeMap<usize, Vec<&Arc<DeltaFile>>> = BTreeMap::new();
+    let mut numbers = HashMap::new();
+    for file in snapshot.files().iter().filter(|it| it.size < SMALL_BYTES) {
+        let next = numbers.len();
+        folders.entry(*numbers.entry(&file.partition_values).or_insert(next)).or_default().push(file);
+    }
+    let mut left = bytes_max.unwrap_or(u64::MAX);
+    let mut chosen = vec![];
+    for files in folders.values() {
+        let n_fitting = files.iter().take_while(|it| {
+            let fits = left > 0;
+            left = left.saturating_sub(it.size);
+            fits
+        });
+        let n_fitting = n_fitting.count();
+        if n_fitting > 1 {
+            chosen.extend(files[..n_fitting].iter().map(|it| Arc::clone(it)));
         }
     }
+    chosen
 }
 
 async fn optimize_once(
@@ -61,6 +111,7 @@ async fn optimize_once(
     target: &Target,
     sort_by: &[Ident],
     attempt: u32,
+    gives_way: bool,
 ) -> Result<Answer, QueryError> {
     let snapshot = target.latest(context).await?;
     let mut sort_columns = target.def.cluster_columns.clone();
@@ -71,11 +122,10 @@ async fn optimize_once(
             sort_columns.push(snapshot.schema.field(idx).name().clone());
         }
     }
-    let chosen: Vec<_> = snapshot.files().iter().filter(|it| !sort_by.is_empty() || it.size < SMALL_BYTES).collect();
-    // One file of each folder may be small: there is nothing to put it together with.
-    let is_alone =
-        |file: &&&Arc<DeltaFile>| sort_by.is_empty() && chosen.iter().filter(|it| it.is_beside(file)).count() < 2;
-    let chosen: Vec<Arc<DeltaFile>> = chosen.iter().filter(|it| !is_alone(it)).map(|it| Arc::clone(it)).collect();
+    let chosen: Vec<Arc<DeltaFile>> = match sort_by.is_empty() {
+        true => small_files(&snapshot, gives_way.then_some(UPKEEP_BYTES_MAX)),
+        false => snapshot.files().to_vec(),
+    };
     let mut report = report();
     if chosen.is_empty() {
         report.push(vec![Some("0".to_owned()); 4]);
@@ -98,6 +148,9 @@ async fn optimize_once(
     }
     change.actions.extend(chosen.iter().map(|it| it.remove(false)));
     let added: i64 = files.iter().map(|it| it.add.size).sum();
+    if gives_way && target.log.is_claimed().await {
+        return Err(gave_way(target));
+    }
     commit(attempt, change).await?;
     report.push([chosen.len() as i64, files.len() as i64, bytes as i64, added].map(|it| Some(it.to_string())).to_vec());
     report.answer()
@@ -117,11 +170,9 @@ pub(super) async fn vacuum(
     let Some(retention) = retention else {
         return Err(QueryError::InvalidArgument(format!("{hours} hours are too many")));
     };
-    let _guard = target.log.rewriting.lock().await;
+    let _turn = target.log.rewriting.take().await;
     let mut opened = DeltaTable::new(target.log.log_store());
-    let source = |source| {
-        failed(crate::managed::ManagedError::Log { location: target.def.location.clone(), source: Box::new(source) })
-    };
+    let source = |source| failed(ManagedError::Log { location: target.def.location.clone(), source: Box::new(source) });
     opened.load().await.map_err(source)?;
     let vacuum = opened
         .vacuum()

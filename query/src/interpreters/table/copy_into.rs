@@ -18,10 +18,9 @@ use sheaf_planners::parser::CopyInto;
 use sheaf_planners::table_sink::LOAD_COLUMNS;
 
 use super::insert::position;
+use super::retry::{Manner, retried};
 use super::rows_of::default_of;
-use super::{
-    Answer, Attempt, QueryContext, QueryError, Session, TRIES, Target, change_of, commit, failed, is_conflict,
-};
+use super::{Answer, Attempt, QueryContext, QueryError, Session, Target, change_of, commit, failed};
 use crate::interpreters::rows::Rows;
 use crate::managed::loads::{Load, Loads};
 use crate::managed::log::{Snapshot, now_ms};
@@ -38,19 +37,12 @@ pub(super) fn report() -> Rows {
 }
 
 pub(super) async fn run(session: &Session, context: &Arc<QueryContext>, copy: CopyInto) -> Result<Answer, QueryError> {
-    let request = Request::of(&copy)?;
-    let mut attempt = 0;
-    loop {
-        let target = Target::find(session, &copy.table)?;
+    let (copy, request) = (&copy, &Request::of(&copy)?);
+    let run = |target: Arc<Target>, attempt| async move {
         let snapshot = target.latest(context).await?;
-        let loader = Loader { context, target: &target, snapshot: &snapshot, copy: &copy, request: &request };
-        let outcome = loader.load(attempt).await;
-        attempt += 1;
-        match outcome {
-            Err(error) if is_conflict(&error) && attempt < TRIES => {}
-            other => return other,
-        }
-    }
+        Loader { context, target: &target, snapshot: &snapshot, copy, request }.load(attempt).await
+    };
+    retried(session, context, &copy.table, Manner::Adds, run).await
 }
 
 /// The statement's options.
@@ -433,6 +425,7 @@ impl Loader<'_> {
         let mut change = change_of(self.context, "COPY INTO", files);
         change.read_version = Some(self.snapshot.version);
         change.loads = Some(number);
+        change.is_blind = true;
         change.parameters.insert("location".to_owned(), self.copy.location.as_str().into());
         change.metrics.insert("numLoadedFiles".to_owned(), n_loaded.into());
         commit(attempt, change).await?;

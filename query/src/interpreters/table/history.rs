@@ -10,8 +10,10 @@ use object_store::ObjectStoreExt;
 use serde_json::Value;
 use sheaf_planners::parser::VersionClause;
 
+use super::retry::{Manner, retried};
 use super::{Answer, Attempt, QueryContext, QueryError, Session, Target, change_of, commit, done, failed, paths};
 use crate::interpreters::rows::Rows;
+use crate::managed::log::Reads;
 
 pub(super) fn rows() -> Rows {
     let columns = ["#version", "timestamp", "user", "operation", "parameters", "#read_version", "metrics", "engine"];
@@ -46,10 +48,13 @@ pub(super) async fn restore(
     table: &ObjectName,
     to: &VersionClause,
 ) -> Result<Answer, QueryError> {
-    let target = Target::find(session, table)?;
-    let _guard = target.log.rewriting.lock().await;
+    let run = |target: Arc<Target>, _| async move { restore_once(context, &target, to).await };
+    retried(session, context, table, Manner::Rewrites, run).await
+}
+
+async fn restore_once(context: &Arc<QueryContext>, target: &Target, to: &VersionClause) -> Result<Answer, QueryError> {
     let now = target.latest(context).await?;
-    let version = version_of(&target, to).await?;
+    let version = version_of(target, to).await?;
     if version > now.version {
         let text = format!(
             "table '{}.{}' has no version {version}, its newest is {}",
@@ -66,7 +71,7 @@ pub(super) async fn restore(
     change.parameters.insert("version".to_owned(), version.into());
     change.read_version = Some(now.version);
     change.read_files.clone_from(&here);
-    change.reads_all = true;
+    change.reads = Reads::Everything;
     for file in then.files().iter().filter(|it| !here.contains(&it.name())) {
         if then.place.store.head(&file.path).await.is_err() {
             let text = format!("version {version} cannot be restored: VACUUM has removed the file '{}'", file.name());

@@ -10,6 +10,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
     AssignmentTarget, Expr, Ident, Insert, ObjectName, Query, SetExpr, TableObject, Value as SqlValue,
@@ -21,16 +22,16 @@ use sheaf_common::{ErrorCode, WireError};
 use sheaf_planners::parser::on_big_stack;
 use sheaf_planners::parser::table::is_default;
 
+use super::retry::{Manner, retried};
 use super::rows_of::{Value, fitted};
-use super::{
-    Answer, Attempt, QueryContext, QueryError, Session, TRIES, Target, change_of, commit, done, is_conflict, paths,
-};
+use super::{Answer, Attempt, QueryContext, QueryError, Session, Target, change_of, commit, done, paths};
 use crate::binder::{bind, name_parts};
 use crate::coordinator;
 use crate::interpreters::rewrite;
 use crate::managed::group;
 use crate::managed::log::Snapshot;
 use crate::managed::writer::check_rows;
+use crate::tables::delta::DeltaTable;
 
 /// What one statement may bring to a group; more is written on its own.
 const GROUP_BYTES_MAX: usize = 4 << 20;
@@ -46,16 +47,12 @@ pub(super) async fn run(
         other => return Err(QueryError::unsupported(format!("INSERT INTO {other}"))),
     };
     refuse(&insert)?;
-    let mut attempt = 0;
-    loop {
-        let target = Target::find(session, &name)?;
-        let outcome = insert_once(session, context, &target, insert.clone(), values, attempt).await;
-        attempt += 1;
-        match outcome {
-            Err(error) if is_conflict(&error) && attempt < TRIES => {}
-            other => return other,
-        }
-    }
+    let manner = if insert.overwrite { Manner::Rewrites } else { Manner::Adds };
+    let insert = &insert;
+    let run = |target: Arc<Target>, attempt| async move {
+        insert_once(session, context, &target, insert, values, attempt).await
+    };
+    retried(session, context, &name, manner, run).await
 }
 
 /// What other databases have and this one does not.
@@ -76,12 +73,12 @@ async fn insert_once(
     session: &Session,
     context: &Arc<QueryContext>,
     target: &Target,
-    insert: Insert,
+    insert: &Insert,
     values: &[ScalarValue],
     attempt: u32,
 ) -> Result<Answer, QueryError> {
     let snapshot = target.latest(context).await?;
-    let (columns, query) = columns_and_query(target, &snapshot, &insert)?;
+    let (columns, query) = columns_and_query(target, &snapshot, insert)?;
     let plan = match query {
         Some(mut query) => {
             on_big_stack(|| rewrite(session, Some(values)).apply(query.as_mut()))?;
@@ -121,6 +118,7 @@ async fn insert_files(
     plan: LogicalPlan,
     overwrite: bool,
 ) -> Result<Answer, QueryError> {
+    let is_blind = !reads(&plan, snapshot)?;
     let files = super::write_files(context, plan, &attempt.table_destination(target, snapshot)).await?;
     let rows: u64 = files.iter().map(|it| it.rows).sum();
     if files.is_empty() && !overwrite {
@@ -129,6 +127,7 @@ async fn insert_files(
     let mut change = change_of(context, "WRITE", &files);
     let mode = if overwrite { "Overwrite" } else { "Append" };
     change.parameters.insert("mode".to_owned(), mode.into());
+    change.is_blind = is_blind;
     if overwrite {
         change.read_version = Some(snapshot.version);
         change.read_files = paths(snapshot);
@@ -173,6 +172,22 @@ fn reads_a_table(plan: &LogicalPlan) -> Result<bool, QueryError> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
         found |= matches!(node, LogicalPlan::TableScan(_));
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+/// Whether a plan reads the table that its rows go into.
+fn reads(plan: &LogicalPlan, table: &Snapshot) -> Result<bool, QueryError> {
+    let location = table.delta.location.key();
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(provider) = source_as_provider(&scan.source)
+            && let Some(read) = provider.downcast_ref::<DeltaTable>()
+        {
+            found |= read.snapshot().location.key() == location;
+        }
         Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(found)

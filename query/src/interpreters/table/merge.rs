@@ -32,16 +32,14 @@ use sheaf_planners::parser::on_big_stack;
 use sheaf_planners::parser::table::is_default;
 
 use super::insert::{parse_expr, parse_query, position};
+use super::retry::{Manner, retried};
 use super::rewrite::{FILE, TARGET, has_subquery};
 use super::rows_of::{Value, default_of, fitted, kept_as};
-use super::{
-    Answer, Attempt, QueryContext, QueryError, Session, TRIES, Target, apart, change_of, commit, done, is_conflict,
-    names,
-};
+use super::{Answer, Attempt, QueryContext, QueryError, Session, Target, apart, change_of, commit, done, names};
 use crate::binder::{bind_over, name_parts};
 use crate::coordinator;
 use crate::interpreters::rewrite;
-use crate::managed::log::Snapshot;
+use crate::managed::log::{Reads, Snapshot};
 use crate::tables::delta::DeltaFile;
 
 /// Columns of ours: a number for each of the table's rows, the clause that a row is for, and whether there is a row of
@@ -56,18 +54,10 @@ pub(super) async fn run(
     merge: Merge,
     values: &[ScalarValue],
 ) -> Result<Answer, QueryError> {
-    let request = Request::of(merge)?;
-    let mut attempt = 0;
-    loop {
-        let target = Target::find(session, &request.table)?;
-        let _guard = target.log.rewriting.lock().await;
-        let outcome = once(session, context, &target, &request, values, attempt).await;
-        attempt += 1;
-        match outcome {
-            Err(error) if is_conflict(&error) && attempt < TRIES => {}
-            other => return other,
-        }
-    }
+    let request = &Request::of(merge)?;
+    let run =
+        |target: Arc<Target>, attempt| async move { once(session, context, &target, request, values, attempt).await };
+    retried(session, context, &request.table, Manner::Rewrites, run).await
 }
 
 /// What a MERGE says.
@@ -264,8 +254,8 @@ async fn once(
         let mut change = change_of(context, "MERGE", &files);
         change.read_version = Some(snapshot.version);
         change.read_files = names(&touched);
-        // A row that somebody else adds meanwhile may be one that this statement would have changed, or not added.
-        change.reads_all = true;
+        // A row that another MERGE adds meanwhile may be one that this one would have changed, or not added.
+        change.reads = Reads::Rows;
         change.actions.extend(touched.iter().map(|it| it.remove(true)));
         change.parameters.insert("predicate".to_owned(), request.on.to_string().into());
         for (name, count) in [

@@ -22,11 +22,9 @@ use sheaf_planners::parser::on_big_stack;
 use sheaf_planners::parser::table::is_default;
 
 use super::insert::{parse_expr, parse_query, position};
+use super::retry::{Manner, retried};
 use super::rows_of::{Value, default_of, fitted};
-use super::{
-    Answer, Attempt, QueryContext, QueryError, Session, TRIES, Target, apart, change_of, commit, done, is_conflict,
-    names, paths,
-};
+use super::{Answer, Attempt, QueryContext, QueryError, Session, Target, apart, change_of, commit, done, names, paths};
 use crate::binder::bind_over;
 use crate::coordinator;
 use crate::interpreters::rewrite;
@@ -44,13 +42,15 @@ pub(super) async fn truncate(
     context: &Arc<QueryContext>,
     tables: &[ObjectName],
 ) -> Result<Answer, QueryError> {
-    for name in tables {
-        let target = Target::find(session, name)?;
-        let _guard = target.log.rewriting.lock().await;
+    let run = |target: Arc<Target>, _| async move {
         let snapshot = target.latest(context).await?;
         if !snapshot.files().is_empty() {
             remove_all(context, &target, &snapshot, "TRUNCATE").await?;
         }
+        done(0, "")
+    };
+    for name in tables {
+        retried(session, context, name, Manner::Rewrites, run).await?;
     }
     done(0, "")
 }
@@ -92,7 +92,7 @@ pub(super) async fn delete(
     let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = delete.from;
     let (table, alias) = single_table(&from, "DELETE")?;
     let request = Request { table, alias, selection: delete.selection, assignments: vec![], operation: "DELETE" };
-    retried(session, context, request, values).await
+    run(session, context, &request, values).await
 }
 
 pub(super) async fn update(
@@ -106,7 +106,8 @@ pub(super) async fn update(
     }
     let (table, alias) = single_table(std::slice::from_ref(&update.table), "UPDATE")?;
     let (selection, assignments) = (update.selection, update.assignments);
-    retried(session, context, Request { table, alias, selection, assignments, operation: "UPDATE" }, values).await
+    let request = Request { table, alias, selection, assignments, operation: "UPDATE" };
+    run(session, context, &request, values).await
 }
 
 /// The table of a statement about one, and what its columns may be qualified by.
@@ -122,24 +123,15 @@ fn single_table(from: &[TableWithJoins], what: &str) -> Result<(ObjectName, Stri
     Ok((name.clone(), alias))
 }
 
-async fn retried(
+async fn run(
     session: &Session,
     context: &Arc<QueryContext>,
-    request: Request,
+    request: &Request,
     values: &[ScalarValue],
 ) -> Result<Answer, QueryError> {
-    let mut attempt = 0;
-    loop {
-        let target = Target::find(session, &request.table)?;
-        // Statements of this process wait for one another; those of others are found out at the commit.
-        let _guard = target.log.rewriting.lock().await;
-        let outcome = once(session, context, &target, &request, values, attempt).await;
-        attempt += 1;
-        match outcome {
-            Err(error) if is_conflict(&error) && attempt < TRIES => {}
-            other => return other,
-        }
-    }
+    let run =
+        |target: Arc<Target>, attempt| async move { once(session, context, &target, request, values, attempt).await };
+    retried(session, context, &request.table, Manner::Rewrites, run).await
 }
 
 async fn once(

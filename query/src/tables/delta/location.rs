@@ -68,7 +68,7 @@ impl DeltaLocation {
     }
 
     /// What no other location has: the same folder with other credentials is another.
-    pub(in crate::tables) fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         format!("{} {}", self.store_url.as_str(), self.root)
     }
 

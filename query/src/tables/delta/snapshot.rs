@@ -102,11 +102,6 @@ impl DeltaFile {
         self.view.path().into_owned()
     }
 
-    /// Whether two files are of one folder.
-    pub fn is_beside(&self, other: &Self) -> bool {
-        self.partition_values == other.partition_values
-    }
-
     /// The action that takes the file out of the table.
     pub fn remove(&self, data_change: bool) -> Action {
         Action::Remove(self.view.remove_action(data_change))

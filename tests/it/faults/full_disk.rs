@@ -118,3 +118,47 @@ fn a_disk_that_is_full_is_an_error() {
         drop(disks);
     });
 }
+
+/// What a statement writes finds no room: an error that says so, the rows as they were, and no file left behind.
+#[test]
+fn copies_to_a_full_disk_change_nothing() {
+    alone(DEADLINE, async {
+        let small = tempfile::tempdir().expect("a temporary folder can be made");
+        let disk = match SmallDisk::mount(small.path(), 8) {
+            Ok(disk) => disk,
+            Err(error) => return skip("a copy to a disk that is full", &error),
+        };
+        let root = small.path().join("tables").display().to_string();
+        // The flags of a cluster live as long as the process.
+        let flags = vec!["--table-root", Box::leak(root.into_boxed_str())];
+        let allow_roots = vec![small.path().to_owned()];
+        let cluster = Cluster::start(ClusterSpec { flags, allow_roots, ..ClusterSpec::workers(0) }).await;
+        let mut client = cluster.connect_to(Some("default")).await;
+        run(&mut client, "CREATE TABLE t AS SELECT CAST(number AS VARCHAR(32)) AS s FROM numbers(10)").await;
+        let rows = "SELECT md5(CAST(number AS VARCHAR)) AS s FROM numbers(1000000)";
+        let file = cluster.coordinator.dir().join("big.csv").display().to_string();
+        run(&mut client, &format!("COPY ({rows}) TO '{file}' STORED AS CSV")).await;
+        let out = small.path().join("out").display().to_string();
+        for sql in [
+            format!("COPY ({rows}) TO '{out}' STORED AS PARQUET"),
+            format!("COPY INTO t FROM '{file}'"),
+            format!("INSERT INTO t {rows}"),
+        ] {
+            let error = client.query(&sql).await.expect_err(&sql);
+            assert_eq!(error.code, Some(1021), "{sql}: {error}");
+            let rows = run(&mut client, "SELECT count(*), max(s) FROM t").await.rows;
+            assert_eq!(rows, [["10", "9"]], "after {sql}");
+            let started = Instant::now();
+            let is_left = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|it| it.len() > 100_000);
+            while files_below(small.path()).iter().any(is_left) {
+                let files = files_below(small.path());
+                assert!(started.elapsed() < CLEAN_WITHIN, "after {sql}: {files:?}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        // There is room again.
+        run(&mut client, "INSERT INTO t VALUES ('x')").await;
+        assert_eq!(run(&mut client, "SELECT count(*) FROM t").await.cell(), "11");
+        drop((cluster, disk));
+    });
+}

@@ -10,6 +10,7 @@ pub mod names;
 pub mod provider;
 pub mod views;
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -29,11 +30,15 @@ pub use views::ViewDef;
 use crate::definitions::{DefinitionError, DefinitionStore, TIMEOUT};
 use crate::system;
 use crate::tables::TableError;
+use crate::tables::analyzed::TableStatistics;
 
 /// The name of DataFusion's catalog: MySQL knows one only and calls it so.
 pub const CATALOG: &str = "def";
 /// The database that always is there.
 pub const DEFAULT_DATABASE: &str = "default";
+
+/// How often a table is altered anew when others alter it at the same time.
+const ALTER_TRIES: usize = 10;
 
 /// Longest name of a database or table, as in MySQL.
 const NAME_CHARACTERS_MAX: usize = 64;
@@ -378,11 +383,56 @@ impl Catalog {
     /// Puts a definition in the place of the one that had version `expected`, and returns the new version.
     ///
     /// Errs with `VersionChanged` when another statement was faster.
-    pub async fn alter_table(&self, database: &str, table: &TableDef, expected: u64) -> Result<u64> {
+    async fn alter_table(&self, database: &str, table: &TableDef, expected: u64) -> Result<u64> {
         let database = self.changeable(database)?;
         let change = Change::alter(Object::table(&database, &table.name), text_of(table)?, Some(expected));
         let applied = self.store.change(vec![change], TIMEOUT).await.map_err(CatalogError::Definitions);
         Ok(applied.map_err(|error| of_table(error, &database, &table.name))?.index)
+    }
+
+    /// Keeps what was found out of a table, which has to be of `source` still. Who changes the table meanwhile comes
+    /// first: it is tried again on what is there then, which `catch_up` makes known.
+    ///
+    /// Errs with `VersionChanged` when the table is another one by now.
+    pub async fn keep_statistics<F: Future<Output = ()>>(
+        &self,
+        database: &str,
+        table: &TableDef,
+        statistics: TableStatistics,
+        catch_up: impl Fn() -> F,
+    ) -> Result<()> {
+        let statistics = Arc::new(statistics);
+        self.alter_as(database, table, catch_up, |found| TableDef {
+            statistics: Some(Arc::clone(&statistics)),
+            ..found.clone()
+        })
+        .await
+    }
+
+    /// Puts what `altered` makes of a table in its place, as often as others change its statistics meanwhile.
+    ///
+    /// Errs with `VersionChanged` when they change anything else.
+    pub async fn alter_as<F: Future<Output = ()>>(
+        &self,
+        database: &str,
+        table: &TableDef,
+        catch_up: impl Fn() -> F,
+        altered: impl Fn(&TableDef) -> TableDef,
+    ) -> Result<()> {
+        for _ in 0..ALTER_TRIES {
+            let Some((version, found)) = self.table_def(database, &table.name)? else {
+                let (database, table) = (database.to_owned(), table.name.clone());
+                return Err(CatalogError::TableNotFound { database, table });
+            };
+            if found.source != table.source || found.created_ms != table.created_ms {
+                break;
+            }
+            match self.alter_table(database, &altered(&found), version).await {
+                Err(CatalogError::VersionChanged { .. }) => catch_up().await,
+                other => return other.map(|_| ()),
+            }
+        }
+        Err(CatalogError::VersionChanged { database: database.to_owned(), table: table.name.clone() })
     }
 
     /// Drops a table; `false` if it was not there and need not be. Its files stay.
@@ -575,6 +625,31 @@ pub(crate) mod tests {
         assert!(!catalog.drop_table("default", "t", true).await.unwrap());
         let error = catalog.drop_table("default", "t", false).await.unwrap_err();
         assert_eq!((error.code().numbers().mysql, error.to_string().contains("default.t")), (1051, true));
+    }
+
+    #[tokio::test]
+    async fn statistics_and_other_changes_do_not_lose_one_another() {
+        let catalog = catalog();
+        catalog.create_table("default", table("t"), IfExists::Fail).await.unwrap();
+        let seen = catalog.table("default", "t").unwrap().def.unwrap();
+        let statistics = |rows| TableStatistics { rows, ..TableStatistics::default() };
+        catalog.keep_statistics("default", &seen, statistics(1), || async {}).await.unwrap();
+        // Somebody is about to put the table as it was first in its place: the new statistics stay.
+        catalog.alter_as("default", &seen, || async {}, |found| found.clone()).await.unwrap();
+        let (_, found) = catalog.table_def("default", "t").unwrap().unwrap();
+        assert_eq!(found.statistics.as_ref().map(|it| it.rows), Some(1));
+        // A table of other files is another table, and its statistics are not those of the first.
+        let mut other = table("t");
+        if let TableSource::Files(files) = &mut other.source {
+            files.locations = vec!["/elsewhere".into()];
+        }
+        catalog.create_table("default", other, IfExists::Replace).await.unwrap();
+        let refused = catalog.keep_statistics("default", &seen, statistics(2), || async {}).await;
+        assert!(matches!(refused, Err(CatalogError::VersionChanged { .. })));
+        assert_eq!(catalog.table_def("default", "t").unwrap().unwrap().1.statistics, None);
+        catalog.drop_table("default", "t", false).await.unwrap();
+        let refused = catalog.keep_statistics("default", &seen, statistics(2), || async {}).await;
+        assert!(matches!(refused, Err(CatalogError::TableNotFound { .. })));
     }
 
     #[tokio::test]

@@ -105,6 +105,7 @@ fn needs_of(kind: &StatementKind) -> Needs {
              | Show::TableStatus { .. }
              | Show::Index { .. }
              | Show::Partitions { .. }
+             | Show::Stats { .. }
              | Show::Grants { .. }
              | Show::CreateUser { .. }
              | Show::Connections { .. } => Needs::All,

@@ -1,11 +1,13 @@
 //! Table engines: what a name in FROM can stand for.
 //!
 //! [`external`]: files as a table. [`delta`]: Delta Lake tables. [`listings`]: what a query has seen of both.
+//! [`analyzed`]: what ANALYZE TABLE found out of either.
 //! [`pruning`]: which files a filter can do without. [`generated`]: rows that are made.
 //! [`sources`]: where files are, [`roots`] on this machine's disk and [`stores`] elsewhere, listed by [`remote`] and
 //! read through [`data_cache`]. [`tpch_files`] writes TPC-H as Parquet. [`mysql_types`]: how a column's type is called by
 //! MySQL. [`view`]: the name of a query.
 
+pub mod analyzed;
 pub mod data_cache;
 pub mod delta;
 pub mod external;

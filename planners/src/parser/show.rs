@@ -82,11 +82,16 @@ pub enum Show {
         database: Option<String>,
         filter: Option<Box<Expr>>,
     },
-    /// The nodes, and how they stand.
+    /// What ANALYZE TABLE found out.
+    Stats {
+        table: ObjectName,
+        filter: Option<ShowFilter>,
+    },
     /// Stored connections.
     Connections {
         filter: Option<ShowFilter>,
     },
+    /// The nodes, and how they stand.
     Cluster,
     Settings {
         filter: Option<ShowFilter>,
@@ -155,6 +160,10 @@ pub(super) fn parse(parser: &mut Parser) -> Result<Show, ParserError> {
                 false => None,
             };
             Ok(Show::Partitions { table, database, filter })
+        }
+        "STATS" => {
+            parser.expect_one_of_keywords(&[Keyword::FOR, Keyword::FROM])?;
+            Ok(Show::Stats { table: parser.parse_object_name(false)?, filter: parse_filter(parser)? })
         }
         "CREATE" => parse_create(parser),
         "VARIABLES" => Ok(Show::Variables { global, filter: parse_filter(parser)? }),

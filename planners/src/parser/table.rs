@@ -57,6 +57,8 @@ pub enum TableStatement {
         table: ObjectName,
         operations: Vec<AlterTableOperation>,
     },
+    /// `ANALYZE [LOCAL | NO_WRITE_TO_BINLOG] TABLE t, …`.
+    Analyze(Vec<ObjectName>),
 }
 
 #[derive(Debug, Clone)]
@@ -219,8 +221,11 @@ impl StatementParser<'_> {
         }
         let first = word.value.to_ascii_uppercase();
         match first.as_str() {
-            "OPTIMIZE" | "VACUUM" | "RESTORE" | "UNDROP" => self.sql.advance_token(),
+            "ANALYZE" | "OPTIMIZE" | "VACUUM" | "RESTORE" | "UNDROP" => self.sql.advance_token(),
             _ => return Ok(None),
+        }
+        if first == "ANALYZE" {
+            return self.parse_analyze().map(Some);
         }
         if first == "VACUUM" && self.sql.parse_keywords(&[Keyword::DROP, Keyword::TABLE]) {
             let has_database = self.sql.parse_keyword(Keyword::FROM);
@@ -246,6 +251,21 @@ impl StatementParser<'_> {
             "RESTORE" => TableStatement::Restore { table, to: self.parse_version()? },
             _ => TableStatement::Undrop(table),
         }))
+    }
+
+    /// What follows `ANALYZE`.
+    fn parse_analyze(&mut self) -> Result<TableStatement, Failure> {
+        if !self.consume_word("LOCAL") {
+            // There is no log of changes that it could be left out of.
+            self.consume_word("NO_WRITE_TO_BINLOG");
+        }
+        self.sql.expect_keyword_is(Keyword::TABLE)?;
+        let tables = self.sql.parse_comma_separated(|it| it.parse_object_name(false))?;
+        if self.is_word(0, &["UPDATE", "DROP"]) && self.is_word(1, &["HISTOGRAM"]) {
+            let text = "a histogram of ANALYZE TABLE: its statistics are bounds, NULLs and different values";
+            return Err(PlanError::Unsupported(text.to_owned()).into());
+        }
+        Ok(TableStatement::Analyze(tables))
     }
 
     /// `[RETAIN n HOURS] [DRY RUN]`.
@@ -394,9 +414,18 @@ mod tests {
             TableStatement::VacuumDropped { database: Some(_), retain_hours: Some(1), dry_run: true }
         ));
         assert!(matches!(table("TRUNCATE TABLE t"), TableStatement::Truncate(_)));
-        for sql in
-            ["OPTIMIZE t ZORDER a", "VACUUM t RETAIN 3", "RESTORE t TO 3", "CREATE TABLE t (a INT) STORED AS CSV"]
-        {
+        for sql in ["ANALYZE TABLE t, d.`u`", "analyze local table t, d.u", "ANALYZE NO_WRITE_TO_BINLOG TABLE t, d.u"] {
+            let TableStatement::Analyze(tables) = table(sql) else { panic!("{sql}") };
+            assert_eq!((tables.len(), tables[0].to_string().as_str()), (2, "t"), "{sql}");
+        }
+        for sql in [
+            "OPTIMIZE t ZORDER a",
+            "VACUUM t RETAIN 3",
+            "RESTORE t TO 3",
+            "CREATE TABLE t (a INT) STORED AS CSV",
+            "ANALYZE t",
+            "ANALYZE TABLE t UPDATE HISTOGRAM ON a",
+        ] {
             assert!(parse(sql, SqlDialect::MySql { ansi_quotes: false }).is_err(), "{sql}");
         }
     }

@@ -175,6 +175,10 @@ fn table_statement(session: &Session, rights: &Rights, statement: &TableStatemen
         TableStatement::Optimize { table, .. } => need(&[Privilege::Select, Privilege::Insert], table),
         TableStatement::Vacuum { table, .. } => need(&[Privilege::Delete], table),
         TableStatement::Alter { table, .. } => need(&[Privilege::Alter], table),
+        // As in MySQL.
+        TableStatement::Analyze(names) => {
+            names.iter().try_for_each(|name| need(&[Privilege::Select, Privilege::Insert], name))
+        }
     }
 }
 
@@ -202,6 +206,11 @@ fn show(session: &Session, rights: &Rights, show: &Show) -> Result<(), QueryErro
         Show::Partitions { table, database, .. } => {
             // It tells of the values in its files.
             let (database, table) = table_in(session, table, database.as_deref())?;
+            rights.need_on_table(Privilege::Select, &database, &table)?;
+        }
+        Show::Stats { table: name, .. } => {
+            // Bounds are values of rows.
+            let (database, table) = table(session, name)?;
             rights.need_on_table(Privilege::Select, &database, &table)?;
         }
         Show::CreateView { view } => {

@@ -1,6 +1,7 @@
 //! What a statement created, as it is kept.
 
 use std::fmt;
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use sheaf_planners::parser::is_secret_name;
 use super::CatalogError;
 use super::connection::OPTION;
 use crate::managed::definition::ManagedDef;
+use crate::tables::analyzed::TableStatistics;
 use crate::tables::external::FilesDef;
 
 /// A database. Its tables have definitions of their own.
@@ -91,8 +93,28 @@ pub struct TableDef {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_ms: Option<i64>,
+    /// What ANALYZE TABLE found out. Versions that do not know it pass over it.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "shared")]
+    pub statistics: Option<Arc<TableStatistics>>,
     #[serde(flatten)]
     pub source: TableSource,
+}
+
+/// What a definition shares with those who use it.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<T: Serialize, S: Serializer>(value: &Option<Arc<T>>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.as_deref().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Arc<T>>, D::Error> {
+        Ok(Option::deserialize(deserializer)?.map(Arc::new))
+    }
 }
 
 /// Where a table's rows are.
@@ -107,11 +129,15 @@ pub enum TableSource {
 
 impl TableDef {
     pub fn new(name: &str, files: FilesDef) -> Self {
-        Self { name: name.to_owned(), created_ms: None, source: TableSource::Files(files) }
+        Self::of(name, TableSource::Files(files))
     }
 
     pub fn managed(name: &str, def: ManagedDef) -> Self {
-        Self { name: name.to_owned(), created_ms: None, source: TableSource::Managed(def) }
+        Self::of(name, TableSource::Managed(def))
+    }
+
+    fn of(name: &str, source: TableSource) -> Self {
+        Self { name: name.to_owned(), created_ms: None, statistics: None, source }
     }
 
     /// The table's columns.
@@ -213,7 +239,13 @@ mod tests {
         assert_eq!(serde_json::from_str::<DatabaseDef>(&text_of(&database).unwrap()).unwrap(), database);
         let text = text_of(&table("t")).unwrap();
         assert_eq!(serde_json::from_str::<TableDef>(&text).unwrap(), table("t"));
-        assert!(text.contains(r#""type":"Int64""#), "{text}");
+        assert!(text.contains(r#""type":"Int64""#) && !text.contains("statistics"), "{text}");
+        let statistics = TableStatistics { rows: 7, ..TableStatistics::default() };
+        let analyzed = TableDef { statistics: Some(Arc::new(statistics)), ..table("t") };
+        assert_eq!(serde_json::from_str::<TableDef>(&text_of(&analyzed).unwrap()).unwrap(), analyzed);
+        // What is not known, of a newer version say, is passed over.
+        let newer = text.replacen('{', r#"{"later":{"a":1},"#, 1);
+        assert_eq!(serde_json::from_str::<TableDef>(&newer).unwrap(), table("t"));
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl Database {
                         let opened = async {
                             let log = self.tables.managed.log(&def.location)?;
                             let snapshot = log.latest().await?;
-                            Ok::<_, ManagedError>(log.table(reference, &snapshot))
+                            Ok::<_, ManagedError>(log.table(reference, &snapshot).analyzed(table.statistics.clone()))
                         };
                         return Ok(Some(Arc::new(opened.await.map_err(|error| to_datafusion(&error))?)));
                     }
@@ -140,9 +140,11 @@ impl Database {
                 if files.format == FileKind::Delta {
                     let location = files.locations.first().map_or("", String::as_str);
                     let opened = delta::open(&self.tables.files, &sources, reference, location, &files.store).await;
-                    return Ok(Some(Arc::new(opened.map_err(|error| to_datafusion(&error))?)));
+                    let opened = opened.map_err(|error| to_datafusion(&error))?;
+                    return Ok(Some(Arc::new(opened.analyzed(table.statistics.clone()))));
                 }
-                Ok(Some(Arc::new(FilesTable::new(reference, files, sources))))
+                let files = FilesTable::new(reference, files, sources).analyzed(table.statistics.clone());
+                Ok(Some(Arc::new(files)))
             }
             DatabaseEngine::Tpch { scale } => {
                 Ok(name.parse().ok().map(|table: TpchTable| Arc::new(GeneratedTable::tpch(table, scale)) as _))

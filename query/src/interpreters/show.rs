@@ -68,6 +68,7 @@ pub(super) async fn run(session: &Session, context: &QueryContext, show: Show) -
             let table = ObjectName::from(qualified(&table, database)?);
             partitions::run(session, context, table, filter).await
         }
+        Show::Stats { table, filter } => super::table::show_statistics(session, context, &table, filter),
         Show::Cluster => cluster(session).await?.answer(),
         Show::Connections { filter } => connection::show(session, context, filter),
         Show::Engines => constants::engines().answer(),

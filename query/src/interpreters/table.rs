@@ -1,6 +1,7 @@
 //! Statements about managed tables; one file a kind.
 
 mod alter;
+mod analyze;
 mod care;
 mod copy_into;
 mod copy_to;
@@ -89,6 +90,7 @@ pub(super) async fn run(
             dropped::vacuum(session, database, retain_hours, dry_run).await
         }
         TableStatement::Alter { table, operations } => alter::run(session, context, &table, operations).await,
+        TableStatement::Analyze(tables) => analyze::run(session, context, &tables).await,
     }
 }
 
@@ -125,6 +127,7 @@ pub(super) use dropped::Marked;
 /// The columns of a statement's answer, where it has rows.
 pub(super) fn answer_schema(statement: &TableStatement) -> Option<SchemaRef> {
     match statement {
+        TableStatement::Analyze(_) => Some(analyze::report().schema()),
         TableStatement::History(_) => Some(history::rows().schema()),
         TableStatement::Optimize { .. } => Some(care::report().schema()),
         TableStatement::CopyTo(_) => Some(copy_to::report().schema()),
@@ -135,6 +138,7 @@ pub(super) fn answer_schema(statement: &TableStatement) -> Option<SchemaRef> {
     }
 }
 
+pub(super) use analyze::show as show_statistics;
 pub(crate) use care::small_files;
 pub(super) use insert::{parse_query, position};
 pub(super) use rows_of::{Value, default_of, fitted};
@@ -144,8 +148,6 @@ pub(super) struct Target {
     database: String,
     name: String,
     pub(super) def: ManagedDef,
-    /// Of the definition: who changes it says which one it looked at.
-    version: u64,
     created_ms: Option<i64>,
     log: Arc<TableLog>,
 }
@@ -168,8 +170,7 @@ impl Target {
             }
         };
         let log = session.engine().managed().log(&def.location).map_err(failed)?;
-        let version = info.version.unwrap_or_default();
-        Ok(Self { database, name: info.name, def, version, created_ms: info.created_ms, log })
+        Ok(Self { database, name: info.name, def, created_ms: info.created_ms, log })
     }
 
     /// The newest version, if this server may write it. From here on the statement reads this one, wherever it names

@@ -44,6 +44,7 @@ pub use location::DeltaLocation;
 pub use snapshot::{DeltaFile, DeltaSnapshot};
 pub use versions::{AsOf, DeltaTables};
 
+use super::analyzed::TableStatistics;
 use super::external::{ColumnDef, FilesDef, FilesRequest, TypeName, groups, reader};
 use super::files::FileKind;
 use super::listings::Listings;
@@ -132,6 +133,7 @@ pub struct DeltaTable {
     /// The log was read for this statement, whatever age the session allows.
     is_newest: bool,
     tables: Arc<DeltaTables>,
+    analyzed: Option<Arc<TableStatistics>>,
 }
 
 impl fmt::Debug for DeltaTable {
@@ -142,7 +144,12 @@ impl fmt::Debug for DeltaTable {
 
 impl DeltaTable {
     pub fn new(reference: TableReference, snapshot: Arc<DeltaSnapshot>, tables: Arc<DeltaTables>) -> Self {
-        Self { reference, snapshot, files: None, path_column: None, is_newest: false, tables }
+        Self { reference, snapshot, files: None, path_column: None, is_newest: false, tables, analyzed: None }
+    }
+
+    /// The table with what was found out of it before, for estimates.
+    pub fn analyzed(self, analyzed: Option<Arc<TableStatistics>>) -> Self {
+        Self { analyzed, ..self }
     }
 
     /// The same of a version that nobody can have written after.
@@ -175,7 +182,8 @@ impl DeltaTable {
     /// The same table as it was.
     pub async fn as_of(&self, as_of: &AsOf) -> std::result::Result<Self, TableError> {
         let snapshot = self.tables.at(&self.snapshot, as_of).await?;
-        Ok(Self::new(self.reference.clone(), snapshot, Arc::clone(&self.tables)))
+        let older = Self::new(self.reference.clone(), snapshot, Arc::clone(&self.tables));
+        Ok(older.analyzed(self.analyzed.clone()))
     }
 
     /// Bytes that a scan reads for sure; with a filter or a limit nothing is sure.
@@ -229,6 +237,19 @@ impl DeltaTable {
         opened.table_reference = Some(self.reference.clone());
         opened.statistics = Some(Arc::new(self.statistics(file)));
         Ok(LoggedFile { deleted }.attach(opened))
+    }
+
+    /// The columns under the table's names, in the order in which a scan has them.
+    fn scan_schema(&self) -> Schema {
+        let columns = &self.snapshot.columns;
+        let mut ordered: Vec<(usize, FieldRef)> = columns
+            .scan_order()
+            .into_iter()
+            .zip(self.schema().fields())
+            .map(|(place, field)| (place, Arc::clone(field)))
+            .collect();
+        ordered.sort_by_key(|(place, _)| *place);
+        Schema::new(ordered.into_iter().map(|(_, field)| field).chain(self.path_field()).collect::<Fields>())
     }
 
     /// What the planner may take for granted of a file, by the scan's columns.
@@ -324,18 +345,23 @@ impl TableProvider for DeltaTable {
         let file_schema = columns.file_schema();
         let made: Vec<FieldRef> = columns.partition_fields().into_iter().chain(self.path_field()).collect();
         let table_schema = TableSchemaBuilder::from(&file_schema).with_table_partition_cols(made).build();
+        let disk_bytes: u64 = files.iter().map(|it| it.object_meta.size).sum();
         let (groups, statistics) = groups(files, session.config().target_partitions(), table_schema.table_schema())?;
-        let statistics = if is_cut { statistics.to_inexact() } else { statistics };
+        let mut statistics = if is_cut { statistics.to_inexact() } else { statistics };
         let order: Vec<usize> = columns.scan_order().into_iter().chain([columns.0.len()]).collect();
         let projection: Vec<usize> = match projection {
             Some(projection) => projection.clone(),
             None => (0..self.schema().fields().len()).collect(),
         };
+        let places: Vec<usize> = projection.iter().map(|&it| order[it]).collect();
+        if let Some(analyzed) = &self.analyzed {
+            statistics = analyzed.fill(statistics, &self.scan_schema(), &places, disk_bytes);
+        }
         let reader = reader(session, FileKind::Parquet, &BTreeMap::new()).map_err(|error| to_datafusion(&error))?;
         let scan = FileScanConfigBuilder::new(location.store_url().clone(), reader.file_source(table_schema))
             .with_file_groups(groups)
             .with_statistics(statistics)
-            .with_projection_indices(Some(projection.iter().map(|&it| order[it]).collect()))?
+            .with_projection_indices(Some(places))?
             .with_limit(limit)
             .build();
         let scan = reader.create_physical_plan(session, scan).await?;

@@ -30,6 +30,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 use sheaf_planners::data_file::TableFiles;
 
+use super::analyzed::TableStatistics;
 use super::files::{self, FileKind, FoundFile};
 use super::listings::{ListingKey, Listings};
 use super::pruning;
@@ -390,6 +391,7 @@ pub struct FilesTable {
     /// A column at the end that says which file a row is from.
     path_column: Option<String>,
     fingerprint: Arc<SchemaFingerprint>,
+    analyzed: Option<Arc<TableStatistics>>,
 }
 
 impl fmt::Debug for FilesTable {
@@ -402,7 +404,12 @@ impl FilesTable {
     pub fn new(reference: TableReference, def: FilesDef, sources: Arc<Sources>) -> Self {
         let (file_schema, schema) = (def.file_schema(), def.schema());
         let fingerprint = Arc::new(SchemaFingerprint::from_schema(&file_schema));
-        Self { reference, def, sources, file_schema, schema, path_column: None, fingerprint }
+        Self { reference, def, sources, file_schema, schema, path_column: None, fingerprint, analyzed: None }
+    }
+
+    /// The table with what was found out of it before, for estimates.
+    pub fn analyzed(self, analyzed: Option<Arc<TableStatistics>>) -> Self {
+        Self { analyzed, ..self }
     }
 
     /// The table with one more column at the end: the file that a row is from, as messages show it.
@@ -655,8 +662,13 @@ impl TableProvider for FilesTable {
         if files.is_empty() {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?)));
         }
+        let disk_bytes: u64 = files.iter().map(|it| it.object_meta.size).sum();
         let (groups, statistics) = groups(files, session.config().target_partitions(), &self.schema)?;
-        let statistics = if cut { statistics.to_inexact() } else { statistics };
+        let mut statistics = if cut { statistics.to_inexact() } else { statistics };
+        if let Some(analyzed) = &self.analyzed {
+            let all: Vec<usize> = (0..self.schema.fields().len()).collect();
+            statistics = analyzed.fill(statistics, &self.schema, projection.unwrap_or(&all), disk_bytes);
+        }
         let partition_fields: Vec<_> = self.folder_fields().into_iter().map(Arc::new).collect();
         let table_schema =
             TableSchemaBuilder::from(&self.file_schema).with_table_partition_cols(partition_fields).build();

@@ -75,9 +75,23 @@ pub(super) async fn run(
         change.actions.push(action.map_err(|error| QueryError::InvalidArgument(error.to_string()))?);
     }
     commit(attempt, change).await?;
-    let altered = TableDef { created_ms: target.created_ms, ..TableDef::managed(&target.name, def) };
-    let changed = session.engine().catalog().alter_table(&target.database, &altered, target.version).await;
-    changed.map_err(|error| QueryError::from_classified(&error))?;
+    let before = TableDef { created_ms: target.created_ms, ..TableDef::managed(&target.name, target.def.clone()) };
+    let altered = TableDef { created_ms: target.created_ms, ..TableDef::managed(&target.name, def.clone()) };
+    // A column that is called as another one was says nothing of that one.
+    let stays = |name: &str| {
+        let was = target.def.columns.iter().position(|it| it.name == name);
+        let is = def.columns.iter().position(|it| it.name == name);
+        was.is_some() && is.is_some_and(|it| sources[it] == was)
+    };
+    let catch_up = || async {
+        session.catch_up_if_possible(context.deadline).await;
+    };
+    // The log is written: who analyzed the table meanwhile must not be what this fails by.
+    let changed = session.engine().catalog().alter_as(&target.database, &before, catch_up, |found| {
+        let statistics = found.statistics.as_ref().map(|it| Arc::new(it.of_columns(stays)));
+        TableDef { statistics, ..altered.clone() }
+    });
+    changed.await.map_err(|error| QueryError::from_classified(&error))?;
     done(files.iter().map(|it| it.rows).sum(), "")
 }
 

@@ -221,7 +221,7 @@ fn what_can_be_wrong_with_a_store_is_said() {
         fails(&mut client, "SELECT sum(n) FROM t", &["s3://lake/tables/d/t-"]).await;
         fails(&mut client, "INSERT INTO t VALUES (1)", &["s3://lake/tables/d/t-"]).await;
         fails(&mut client, &create("s3://lake/tables/", &endpoint, KEY), &["s3://lake/tables"]).await;
-        fails(&mut client, "COPY INTO t FROM 's3://lake/t.parquet'", &["s3://lake/t.parquet"]).await;
+        fails(&mut client, "COPY INTO t FROM 's3://lake/t.parquet'", &["s3://lake/tables/d/t-"]).await;
         assert_eq!(run(&mut client, "SHOW TABLES").await.rows, [["t"]]);
         assert_eq!(run(&mut client, "SELECT 1").await.rows, [["1"]]);
     });

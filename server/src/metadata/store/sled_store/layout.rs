@@ -85,7 +85,8 @@ impl Layout {
         // sled would make what is missing, and an empty store would pass for a new one. Where nothing else is, this is one:
         // the process that wrote `FORMAT` ended before it made the store.
         let (store, is_new) = (layout.folder(dir), format == FIRST && numbers.iter().all(|number| *number == 0));
-        if !is_new && !(store.join("db").exists() && store.join("conf").exists()) {
+        let is_whole = store.join("db").exists() && store.join("conf").exists();
+        if !is_new && !is_whole {
             return Err(damaged(&store, "it is missing, or its files are".to_owned()));
         }
         Ok(layout)

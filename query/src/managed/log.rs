@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -128,11 +129,20 @@ pub struct TableLog {
     read_at: DeltaLocation,
     versions: Arc<DeltaTables>,
     /// The newest version that was seen. Held while the log is looked at, not while it is written.
-    newest: Mutex<Option<Arc<Snapshot>>>,
+    newest: Mutex<Newest>,
+    /// How many looks at the log have begun.
+    looks: AtomicU64,
     /// Whether somebody writes a checkpoint right now.
     checkpoint: Mutex<()>,
     /// Taken by statements that rewrite files, so that those of this process never lose against one another.
     pub rewriting: Turns,
+}
+
+#[derive(Debug, Default)]
+struct Newest {
+    snapshot: Option<Arc<Snapshot>>,
+    /// The number of the look that it was seen by.
+    look: u64,
 }
 
 impl fmt::Debug for TableLog {
@@ -148,7 +158,7 @@ impl TableLog {
         let below = Arc::new(PrefixStore::new(Arc::clone(&place.store), place.folder.clone()));
         let store = default_logstore(below, Arc::clone(&place.store), &place.url, &StorageConfig::default());
         let (newest, checkpoint, rewriting) = (Mutex::default(), Mutex::default(), Turns::default());
-        Self { place, location, store, read_at, versions, newest, checkpoint, rewriting }
+        Self { place, location, store, read_at, versions, newest, looks: AtomicU64::new(0), checkpoint, rewriting }
     }
 
     pub fn place(&self) -> &Place {
@@ -157,13 +167,20 @@ impl TableLog {
 
     /// The newest version, as of this call.
     pub async fn latest(&self) -> Result<Arc<Snapshot>, ManagedError> {
-        // One that looks at the log does it for all who wait.
+        let begun = self.looks.load(Ordering::Acquire);
         let mut newest = self.newest.lock().await;
-        let delta = self.versions.latest(&self.read_at, Duration::ZERO).await?;
-        match &*newest {
-            Some(known) if Arc::ptr_eq(&known.delta, &delta) => Ok(Arc::clone(known)),
-            _ => Ok(Arc::clone(newest.insert(Arc::new(self.snapshot(delta)?)))),
+        // One look is for all who asked before it began.
+        if let Some(known) = newest.snapshot.as_ref().filter(|_| newest.look > begun) {
+            return Ok(Arc::clone(known));
         }
+        let look = self.looks.fetch_add(1, Ordering::AcqRel) + 1;
+        let delta = self.versions.latest(&self.read_at, Duration::ZERO).await?;
+        let snapshot = match &newest.snapshot {
+            Some(known) if Arc::ptr_eq(&known.delta, &delta) => Arc::clone(known),
+            _ => Arc::new(self.snapshot(delta)?),
+        };
+        *newest = Newest { snapshot: Some(Arc::clone(&snapshot)), look };
+        Ok(snapshot)
     }
 
     /// An older version.
@@ -239,7 +256,7 @@ impl TableLog {
         let mut version = match change.read_version {
             Some(read) => read + 1,
             // Close to the end at least; entries in between are passed over one by one.
-            None => self.newest.lock().await.as_ref().map_or(0, |it| it.version + 1),
+            None => self.newest.lock().await.snapshot.as_ref().map_or(0, |it| it.version + 1),
         };
         let bytes = self.render(change, ticket)?;
         let (mut attempt, mut pause) = (1, FIRST_PAUSE);

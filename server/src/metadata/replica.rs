@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use protobuf::Message as _;
@@ -125,6 +126,10 @@ pub struct Replica {
     disk: Disk,
     /// Shared with readers. Written only here, and only while a batch is applied.
     state: Arc<RwLock<State>>,
+    /// Whether this copy leads a group of which it is the only voter, and has applied all that was decided. Then nothing can
+    /// be acknowledged that `state` does not have: others have no part in a decision before this copy has applied that they
+    /// are voters, and said yes to them.
+    is_alone: Arc<AtomicBool>,
     options: Options,
     now: u64,
     sequence: u64,
@@ -234,6 +239,7 @@ impl Replica {
             raw,
             disk,
             state: Arc::new(RwLock::new(state)),
+            is_alone: Arc::default(),
             options,
             now: 0,
             sequence: 0,
@@ -323,6 +329,11 @@ impl Replica {
         let read = PendingRead { retry_at: None, index: None, deadline: self.now + timeout_ticks, timeout_ticks };
         self.reads.insert(self.sequence, read);
         self.sequence
+    }
+
+    /// True while [`Replica::state`] has everything that was acknowledged, whoever asks: none but this copy can acknowledge.
+    pub fn is_alone(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_alone)
     }
 
     /// What names a command in the log.
@@ -533,6 +544,10 @@ impl Replica {
             self.raw.advance_apply_to(applied);
             self.finish_reads(applied);
         }
+        let is_decided =
+            self.raw.raft.commit_to_current_term() && self.state.read().applied() == self.raw.raft.raft_log.committed;
+        let is_alone = self.is_leader() && self.raw.store().conf_state.voters == [self.identity.replica] && is_decided;
+        self.is_alone.store(is_alone, Ordering::Release);
         self.cut_log()?;
         self.offer_snapshot();
         Ok(std::mem::take(&mut self.done))

@@ -44,6 +44,9 @@ pub struct TaskReport {
     pub elapsed_ms: u64,
     /// Rows whose quotient became NULL: warnings of the statement.
     pub divisions_by_zero: u64,
+    /// Values that a conversion did not take whole, and what is said of the first ones: warnings too.
+    pub truncated: u64,
+    pub truncated_texts: Vec<String>,
 }
 
 /// The names of `RemoteExec`'s byte counters start with this; the link follows.

@@ -368,6 +368,12 @@ impl<'a> StatementParser<'a> {
             Keyword::CREATE => self.parse_create(),
             Keyword::ALTER if self.is_view(1) => self.parse_view(),
             Keyword::ALTER if self.switches_keys()? => Ok(StatementKind::Nothing),
+            Keyword::LOCK if self.is_word(1, &["TABLE", "TABLES"]) => self.parse_locks(),
+            Keyword::UNLOCK if self.is_word(1, &["TABLE", "TABLES"]) => {
+                self.sql.advance_token();
+                self.sql.advance_token();
+                Ok(StatementKind::Nothing)
+            }
             Keyword::ALTER if self.is_word(1, &["USER"]) => self.account(|it| it.alter()),
             Keyword::DROP if self.is_word(1, &["USER", "ROLE"]) => self.account(|it| it.drop()),
             Keyword::PREPARE | Keyword::EXECUTE | Keyword::DEALLOCATE => self.parse_prepared(keyword),
@@ -399,10 +405,28 @@ impl<'a> StatementParser<'a> {
                 if let Some(statement) = self.parse_table_care()? {
                     return Ok(StatementKind::Table(Box::new(statement)));
                 }
-                match self.sql.parse_statement()? {
-                    SqlStatement::LockTables { .. } | SqlStatement::UnlockTables => Ok(StatementKind::Nothing),
-                    other => self.table_statement(other),
-                }
+                let other = self.sql.parse_statement()?;
+                self.table_statement(other)
+            }
+        }
+    }
+
+    /// `LOCK TABLES [db.]t [[AS] alias] READ [LOCAL] | [LOW_PRIORITY] WRITE, …`, whose names the dialect's own parser knows no
+    /// database of.
+    fn parse_locks(&mut self) -> Result<StatementKind, Failure> {
+        self.sql.advance_token();
+        self.sql.advance_token();
+        loop {
+            self.sql.parse_object_name(false)?;
+            self.sql.parse_optional_alias(&[Keyword::READ, Keyword::WRITE, Keyword::LOW_PRIORITY])?;
+            if self.sql.parse_keyword(Keyword::READ) {
+                let _ = self.sql.parse_keyword(Keyword::LOCAL);
+            } else {
+                let _ = self.sql.parse_keyword(Keyword::LOW_PRIORITY);
+                self.sql.expect_keyword(Keyword::WRITE)?;
+            }
+            if !self.sql.consume_token(&Token::Comma) {
+                return Ok(StatementKind::Nothing);
             }
         }
     }

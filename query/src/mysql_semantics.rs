@@ -18,8 +18,8 @@ use std::ops::ControlFlow;
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, CeilFloorKind, DataType as SqlType, DateTimeField, Expr, FunctionArguments, GroupByExpr,
-    GroupByWithModifier, Ident, JoinConstraint, LimitClause, Query, Select, SelectItem, TableFactor, TrimWhereField,
-    UnaryOperator, Value, VisitMut, VisitorMut,
+    GroupByWithModifier, Ident, JoinConstraint, LimitClause, Query, Select, SelectItem, SetExpr, TableFactor,
+    TrimWhereField, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 use sheaf_planners::functions::NULL_IF_ZERO;
 use sheaf_planners::parser::VariableScope;
@@ -151,6 +151,11 @@ impl VisitorMut for Visit<'_> {
             ) = &mut query.limit_clause
         {
             clamp_limit(limit);
+        }
+        if self.rewrite.is_mysql
+            && let SetExpr::Values(rows) = query.body.as_mut()
+        {
+            values::texts_beside_bytes(rows.rows.iter_mut().map(|it| it.content.as_mut_slice()).collect());
         }
         ControlFlow::Continue(())
     }

@@ -20,7 +20,7 @@ use sheaf_flight::{FetchOptions, FlightClient, codec, sink};
 use sheaf_planners::error::to_wire;
 use sheaf_planners::leaf::{DistributedTaskContext, instantiate, name_files, verify_files};
 use sheaf_planners::table_sink::TableWriters;
-use sheaf_planners::warnings::QueryWarnings;
+use sheaf_planners::warnings::{QueryWarnings, Truncations};
 
 use crate::tables::data_cache::DataCache;
 use crate::tables::{self, stores};
@@ -109,6 +109,7 @@ impl TaskRunner for StageTaskRunner {
         ran.map_err(|error| name_files(error, &plan))?;
         let operators = report::operators(&plan);
         let (output_rows, output_bytes) = start.exchange.pushed();
+        let Truncations { n_values: truncated, texts: truncated_texts } = warnings.truncations();
         Ok(TaskReport {
             input_bytes: report::input_bytes(&operators),
             operators,
@@ -118,6 +119,8 @@ impl TaskRunner for StageTaskRunner {
             buffered_bytes_max: start.exchange.buffered_bytes_max() as u64,
             elapsed_ms: started.elapsed().as_millis() as u64,
             divisions_by_zero: warnings.divisions_by_zero(),
+            truncated,
+            truncated_texts,
         })
     }
 }

@@ -416,6 +416,13 @@ fn kill_ends_statements_and_connections() {
         assert!(start.elapsed() < forgotten_within());
         assert_eq!(victim.texts("SELECT 'on'").await, ["on"]);
 
+        victim.command(b"\x03SELECT SLEEP(3600)").await;
+        server.until_running(1).await;
+        assert_eq!(killer.query(&format!("KILL QUERY {id}")).await.error, None);
+        let start = Instant::now();
+        assert_eq!(victim.result().await.error.expect("it was killed").0, 1317);
+        assert!(start.elapsed() < forgotten_within());
+
         victim.command(&[b"\x03", ENDLESS.as_bytes()].concat()).await;
         server.until_running(1).await;
         let number: u32 = id.parse().expect("a number");

@@ -16,6 +16,7 @@ use sheaf_planners::error::to_wire;
 use sheaf_planners::explain::{AnalyzeInput, OperatorMetrics, TaskMetrics};
 use sheaf_planners::leaf::name_files;
 use sheaf_planners::stage::ScalarSubquery;
+use sheaf_planners::warnings::Truncations;
 use tokio::sync::mpsc;
 
 use super::QueryPlan;
@@ -183,9 +184,12 @@ async fn section(
             elapsed_ms,
             input_bytes,
             divisions_by_zero,
+            truncated,
+            truncated_texts,
             ..
         } = report;
         context.warnings.add(divisions_by_zero);
+        context.warnings.truncate(&Truncations { n_values: truncated, texts: truncated_texts });
         context.stats.change(|counts| counts.exchange_bytes += input_bytes.values().sum::<u64>());
         gathered.stages.entry(task.stage).or_default().push(TaskMetrics {
             task: task.task,

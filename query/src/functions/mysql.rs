@@ -16,6 +16,7 @@ mod numbers;
 mod numerals;
 mod operators;
 mod regexps;
+pub(crate) mod sleep;
 mod texts;
 mod various;
 
@@ -243,7 +244,8 @@ pub fn chapters() -> Vec<(&'static str, Vec<String>)> {
 
 /// All of them for a registry.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    definitions().map(|definition| Arc::new(ScalarUDF::from(MySqlFunction::new(definition)))).collect()
+    let defined = definitions().map(|definition| Arc::new(ScalarUDF::from(MySqlFunction::new(definition))));
+    defined.chain([sleep::function()]).collect()
 }
 
 /// One of them as a function that plans can hold, for calls that the server itself writes.

@@ -7,6 +7,7 @@ use super::rows::{self, Rows};
 use crate::access::{Level, Privileges};
 use crate::answer::Answer;
 use crate::binder::{find_table, name_parts, views};
+use crate::catalog::TableSource;
 use crate::context::QueryContext;
 use crate::error::QueryError;
 use crate::managed::definition::ManagedColumn;
@@ -38,6 +39,11 @@ pub(super) async fn columns(context: &QueryContext, parts: &[Ident], full: bool)
         Some(view) => views::columns(&context.session_state, view).await?,
         None => found.table.schema(),
     };
+    let info = context.engine.catalog().table(database, table).ok();
+    let managed = info.as_ref().and_then(|it| it.def.as_ref()).and_then(|it| match &it.source {
+        TableSource::Managed(managed) => Some(managed),
+        TableSource::Files(_) => None,
+    });
     for field in schema.fields() {
         let on_column = context.rights.on_column(database, table, field.name());
         if on_column.is_global_only() {
@@ -50,11 +56,14 @@ pub(super) async fn columns(context: &QueryContext, parts: &[Ident], full: bool)
         let null = text(if field.is_nullable() { "YES" } else { "NO" });
         let collation = mysql.is_text.then(|| "utf8mb4_0900_ai_ci".to_owned());
         let (name, column_type) = (Some(field.name().clone()), Some(mysql.column_type));
+        let column = managed.and_then(|it| it.column(field.name()));
+        let default = column.and_then(ManagedColumn::shown_default);
         rows.push(match full {
             true => {
-                vec![name, column_type, collation, null, text(""), None, text(""), Some(privileges), text("")]
+                let comment = column.and_then(|it| it.comment.clone()).unwrap_or_default();
+                vec![name, column_type, collation, null, text(""), default, text(""), Some(privileges), Some(comment)]
             }
-            false => vec![name, column_type, null, text(""), None, text("")],
+            false => vec![name, column_type, null, text(""), default, text("")],
         });
     }
     Ok(rows)

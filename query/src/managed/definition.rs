@@ -35,6 +35,13 @@ impl ManagedColumn {
     pub fn field(&self) -> Field {
         Field::new(&self.name, self.type_name.0.clone(), self.nullable)
     }
+
+    /// Its default as MySQL shows it: a text without its quotes.
+    pub fn shown_default(&self) -> Option<String> {
+        let default = self.default.as_deref()?;
+        let inner = default.strip_prefix('\'').and_then(|it| it.strip_suffix('\''));
+        Some(inner.map_or_else(|| default.to_owned(), |it| it.replace("''", "'")))
+    }
 }
 
 /// A managed table. Kept in the catalog.

@@ -57,6 +57,7 @@ pub const REWRITTEN: &[(&str, usize, usize)] = &[
     ("mod", 2, 2),
     ("nullif", 2, 2),
     ("release_lock", 1, 1),
+    ("sleep", 1, 1),
     ("subdate", 2, 2),
     ("timestampadd", 3, 3),
     ("unix_timestamp", 0, 1),
@@ -137,6 +138,7 @@ fn special(name: &str, arguments: &mut [Expr]) -> Result<Option<Expr>, QueryErro
         // Locks between sessions: each is alone with what it may write.
         ("get_lock" | "release_lock" | "is_free_lock", _) => number(1),
         ("is_used_lock", 1) => super::null(),
+        ("sleep", 1) => ours(mysql::sleep::NAME, vec![ours("op.number", vec![taken(0)])]),
         _ => return Ok(None),
     }))
 }

@@ -46,6 +46,23 @@ pub fn literal(value: &ScalarValue) -> Expr {
     }
 }
 
+/// Texts as bytes where another row of VALUES has bytes in their place: the engine has no type for both.
+pub(super) fn texts_beside_bytes(mut rows: Vec<&mut [Expr]>) {
+    let is_bytes = |it: &Expr| matches!(it, Expr::Value(value) if matches!(value.value, Value::HexStringLiteral(_)));
+    let n_columns = rows.iter().map(|it| it.len()).max().unwrap_or_default();
+    for column in 0..n_columns {
+        if !rows.iter().any(|row| row.get(column).is_some_and(is_bytes)) {
+            continue;
+        }
+        for cell in rows.iter_mut().filter_map(|row| row.get_mut(column)) {
+            let Expr::Value(value) = &*cell else { continue };
+            if let Value::SingleQuotedString(text) | Value::DoubleQuotedString(text) = &value.value {
+                *cell = bytes(text.as_bytes());
+            }
+        }
+    }
+}
+
 /// A number; a negative one as the minus of its size, as the parser would give it.
 fn number(digits: String) -> Expr {
     let value = |digits: &str| Expr::Value(Value::Number(digits.to_owned(), false).into());

@@ -19,6 +19,8 @@ use crate::variables::Variables;
 const WARNINGS_MAX: usize = 64;
 /// MySQL's number for a division by zero.
 const DIVISION_BY_ZERO: u16 = 1365;
+/// And for a value that a conversion did not take whole.
+const TRUNCATED: u16 = 1292;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
@@ -140,6 +142,11 @@ impl State {
             self.warn(Level::Warning, DIVISION_BY_ZERO, "division by 0".to_owned());
         }
         self.warning_total += n_divisions - n_kept as u64;
+        let truncations = warnings.truncations();
+        self.warning_total += truncations.n_values - truncations.texts.len() as u64;
+        for text in truncations.texts {
+            self.warn(Level::Warning, TRUNCATED, text);
+        }
     }
 
     pub fn error_count(&self) -> usize {

@@ -6,7 +6,7 @@ use super::cells::{Cell, Row, row};
 use super::own::{all_tables, elapsed_ms};
 use crate::catalog::provider::Tables;
 use crate::catalog::{CATALOG, TableInfo, TableSource};
-use crate::managed::definition::ManagedDef;
+use crate::managed::definition::{ManagedColumn, ManagedDef};
 use crate::tables::mysql_types::mysql_type;
 
 const CHARSET: &str = "utf8mb4";
@@ -314,12 +314,6 @@ fn managed(table: &TableInfo) -> Option<&ManagedDef> {
     }
 }
 
-/// A default as MySQL shows it: a text without its quotes.
-fn default_text(default: &str) -> String {
-    let inner = default.strip_prefix('\'').and_then(|it| it.strip_suffix('\''));
-    inner.map_or_else(|| default.to_owned(), |it| it.replace("''", "'"))
-}
-
 fn columns(table: &TableInfo) -> Vec<Row> {
     let signed = |value: Option<u64>| value.map(|it| i64::try_from(it).unwrap_or(i64::MAX));
     let fields = table.schema.fields().iter().zip(1u64..);
@@ -333,7 +327,7 @@ fn columns(table: &TableInfo) -> Vec<Row> {
                 &table.name,
                 field.name(),
                 position,
-                managed.and_then(|it| it.default.as_deref()).map(default_text),
+                managed.and_then(ManagedColumn::shown_default),
                 if field.is_nullable() { "YES" } else { "NO" },
                 mysql.data_type,
                 signed(mysql.characters_max),

@@ -16,6 +16,7 @@ use super::moments::{self, SECOND};
 use super::{Arguments, Chapter, DATETIME, Definition, Returns, is_text, numerals, refused, text_type};
 
 const CAST: Chapter = Chapter::Cast;
+const INCORRECT_DATETIME: &str = "Incorrect datetime value";
 
 pub(super) const FUNCTIONS: &[Definition] = &[
     Definition::new(CAST, "op.cast_signed", 1..=1, Returns::Int, |c| {
@@ -23,16 +24,19 @@ pub(super) const FUNCTIONS: &[Definition] = &[
             let x = c.uint(0)?;
             return c.ints_of(|row| x.get(row).map(u64::cast_signed));
         }
+        c.warn_of_texts(0, "Truncated incorrect INTEGER value", numerals::is_whole_number);
         let x = c.int(0)?;
         c.ints_of(|row| x.get(row))
     })
     .simplified(|args, types| fits_int(&types[0]).then(|| plain_cast(&args[0], DataType::Int64))),
     Definition::new(CAST, "op.cast_unsigned", 1..=1, Returns::UInt, |c| {
+        c.warn_of_texts(0, "Truncated incorrect INTEGER value", numerals::is_whole_number);
         let x = c.uint(0)?;
         c.uints_of(|row| x.get(row))
     })
     .simplified(|args, types| types[0].is_unsigned_integer().then(|| plain_cast(&args[0], DataType::UInt64))),
     Definition::new(CAST, "op.cast_double", 1..=1, Returns::Float, |c| {
+        c.warn_of_texts(0, "Truncated incorrect DOUBLE value", numerals::is_number);
         let x = c.float(0)?;
         c.floats_of(|row| x.get(row))
     })
@@ -62,6 +66,7 @@ pub(super) const FUNCTIONS: &[Definition] = &[
         })
     }),
     Definition::new(CAST, "op.cast_date", 1..=1, Returns::Date, |c| {
+        c.warn_of_texts(0, INCORRECT_DATETIME, |text| moments::parse_moment(text).is_some());
         let at = c.moment(0)?;
         c.dates_of(|row| Some(at.datetime(row)?.date()))
     })
@@ -71,10 +76,12 @@ pub(super) const FUNCTIONS: &[Definition] = &[
     }),
     // value, digits of the fraction
     Definition::new(CAST, "op.cast_datetime", 2..=2, Returns::DateTime, |c| {
+        c.warn_of_texts(0, INCORRECT_DATETIME, |text| moments::parse_moment(text).is_some());
         let (at, digits) = (c.moment(0)?, c.int(1)?);
         c.moments_of(|row| rounded(at.get(row)?, digits.get(row)?))
     }),
     Definition::new(CAST, "op.cast_time", 2..=2, Returns::Time, |c| {
+        c.warn_of_texts(0, "Truncated incorrect time value", |text| moments::parse_span(text).is_some());
         let (span, digits) = (c.span(0)?, c.int(1)?);
         c.spans_of(|row| rounded(span.get(row)?, digits.get(row)?))
     }),
@@ -142,6 +149,7 @@ fn decimal_type(arguments: &Arguments) -> Result<DataType> {
 
 /// A value beyond the type becomes the type's largest.
 fn decimal(c: &Call) -> Result<ArrayRef> {
+    c.warn_of_texts(0, "Truncated incorrect DECIMAL value", numerals::is_number);
     let (target, array) = (c.return_type(), c.whole(0)?);
     let (precision, scale) = match target {
         DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => (*precision, *scale),

@@ -17,7 +17,7 @@ use chrono::{Offset, TimeZone};
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 use sheaf_common::ErrorCode;
-use sheaf_planners::warnings::QueryWarnings;
+use sheaf_planners::warnings::{QueryWarnings, Truncations};
 
 use super::moments::{self, Parsed};
 use super::numerals;
@@ -27,6 +27,9 @@ pub(super) const TEXT_BYTES_MAX: usize = 64 << 20;
 /// What one batch of results may come to. An Arrow column of texts ends at 2 GiB.
 const BATCH_BYTES_MAX: usize = 512 << 20;
 
+/// Of a text in a warning.
+const WARNING_CHARS_MAX: usize = 64;
+
 /// One call: its arguments for a batch of rows.
 pub(super) struct Call<'a> {
     args: &'a ScalarFunctionArgs,
@@ -34,6 +37,7 @@ pub(super) struct Call<'a> {
     arrays: Vec<ArrayRef>,
     pub n_rows: usize,
     n_zero_divisors: std::cell::Cell<usize>,
+    truncations: std::cell::RefCell<Truncations>,
 }
 
 /// A column of one kind. The value of a constant is that of every row.
@@ -110,7 +114,7 @@ impl<'a> Call<'a> {
             ColumnarValue::Scalar(scalar) => plain(&scalar.to_array()?),
         };
         let arrays = args.args.iter().map(array).collect::<Result<Vec<_>>>()?;
-        Ok(Self { args, arrays, n_rows, n_zero_divisors: std::cell::Cell::new(0) })
+        Ok(Self { args, arrays, n_rows, n_zero_divisors: std::cell::Cell::new(0), truncations: Default::default() })
     }
 
     pub fn n_arguments(&self) -> usize {
@@ -227,15 +231,28 @@ impl<'a> Call<'a> {
         self.n_zero_divisors.set(self.n_zero_divisors.get() + 1);
     }
 
-    /// Passes the divisions by zero on to the query; `n_rows` is how often a constant stands.
+    /// Warns of each text among the argument's values that is not whole: `what` is said before it.
+    pub fn warn_of_texts(&self, idx: usize, what: &str, is_whole: impl Fn(&str) -> bool) {
+        let Some(texts) = self.arrays[idx].as_string_opt::<i32>() else { return };
+        let mut truncations = self.truncations.borrow_mut();
+        for text in texts.iter().flatten().filter(|it| !is_whole(it)) {
+            truncations.add(|| match text.char_indices().nth(WARNING_CHARS_MAX) {
+                Some((end, _)) => format!("{what}: '{}…'", &text[..end]),
+                None => format!("{what}: '{text}'"),
+            });
+        }
+    }
+
+    /// Passes the divisions by zero and what else there is to warn of on to the query; `n_rows` is how often a constant
+    /// stands.
     pub fn report(&self, n_rows: usize) {
+        let Some(warnings) = self.args.config_options.extensions.get::<QueryWarnings>() else { return };
         let n_zeros = self.n_zero_divisors.get();
-        if n_zeros > 0
-            && let Some(warnings) = self.args.config_options.extensions.get::<QueryWarnings>()
-        {
+        if n_zeros > 0 {
             let times = if self.n_rows == 1 { n_rows.max(1) } else { 1 };
             warnings.add((n_zeros * times) as u64);
         }
+        warnings.truncate(&self.truncations.borrow());
     }
 
     // Columns of results: each asks for the value of a row.

@@ -37,6 +37,12 @@ pub(super) fn is_number(text: &str) -> bool {
         && text.bytes().all(|it| it.is_ascii_digit() || b"+-.eE".contains(&it))
 }
 
+/// Whether the whole text is a whole number of 64 bits, blanks around it aside.
+pub(super) fn is_whole_number(text: &str) -> bool {
+    let text = text.trim();
+    text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok()
+}
+
 /// The whole number that a text begins with, held at the ends of its type.
 pub(super) fn int_of_text(text: &str) -> i64 {
     let text = text.trim_start();

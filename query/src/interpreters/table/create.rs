@@ -8,8 +8,8 @@ use arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::sql::planner::SqlToRel;
 use datafusion::sql::sqlparser::ast::{
-    CheckConstraint, ColumnDef, ColumnOption, DataType as SqlType, Expr, Ident, TableConstraint, TimezoneInfo,
-    Value as SqlValue, VisitMut, VisitorMut,
+    CheckConstraint, ColumnDef, ColumnOption, DataType as SqlType, ExactNumberInfo, Expr, Ident, TableConstraint,
+    TimezoneInfo, Value as SqlValue, VisitMut, VisitorMut,
 };
 use sheaf_common::ErrorCode;
 use sheaf_planners::parser::on_big_stack;
@@ -364,6 +364,8 @@ fn engine_type(data_type: &mut SqlType) {
         | SqlType::Blob(_)
         | SqlType::Varbinary(_)
         | SqlType::Binary(_) => SqlType::Bytea,
+        // The digits of FLOAT(p) are bits of the mantissa: a single has 24.
+        SqlType::Float(ExactNumberInfo::Precision(25..)) => SqlType::Double(ExactNumberInfo::None),
         SqlType::MediumInt(width) => SqlType::Int(*width),
         SqlType::MediumIntUnsigned(width) => SqlType::IntUnsigned(*width),
         _ => return,

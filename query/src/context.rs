@@ -23,7 +23,7 @@ pub struct QueryContext {
     /// The session's settings as they were when the statement began.
     pub settings: Settings,
     /// Plans and runs it: the session's configuration, functions and catalog.
-    pub session_state: SessionState,
+    pub session_state: Arc<SessionState>,
     /// When it is ended, whatever it does.
     pub deadline: Option<Instant>,
     /// Cancelled by `KILL`, by the client's leaving, by the deadline, and when the answer is dropped.
@@ -48,13 +48,13 @@ impl QueryContext {
     /// The same statement, to be run once more under an id of its own, with its joins run as `strategy` says.
     pub(crate) fn again(&self, strategy: JoinStrategy) -> Self {
         let settings = Settings { join_strategy: strategy, ..self.settings.clone() };
-        let mut session_state = self.session_state.clone();
+        let mut session_state = SessionState::clone(&self.session_state);
         set_joins(session_state.config_mut().options_mut(), strategy);
         Self {
             engine: Arc::clone(&self.engine),
             query: self.engine.next_query(),
             settings,
-            session_state,
+            session_state: Arc::new(session_state),
             deadline: self.deadline,
             cancel: self.cancel.clone(),
             warnings: self.warnings.clone(),

@@ -19,10 +19,10 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
-use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use sheaf_common::settings::{JoinStrategy, Settings};
 use sheaf_flight::codec;
 use sheaf_planners::explain::Explained;
@@ -103,7 +103,7 @@ async fn plan_optimized(
     stays_here: bool,
     finish: Finish<'_>,
 ) -> Result<QueryPlan, QueryError> {
-    let state = &context.session_state;
+    let state = context.session_state.as_ref();
     let mut local = None;
     let scattered = match workers(context) {
         _ if stays_here => Err("it began in this process".to_owned()),
@@ -139,6 +139,17 @@ async fn plan_optimized(
 /// Runs a plan. Nothing is sent before the first poll of the rows; dropping them ends the query on every node.
 pub async fn run(context: Arc<QueryContext>, plan: QueryPlan) -> Result<RowStream, QueryError> {
     run::rows(context, plan)
+}
+
+/// Runs a plan of this process that gathers no rows: it needs nobody's leave and starts at once.
+pub(crate) fn run_small(
+    context: &QueryContext,
+    plan: Arc<dyn ExecutionPlan>,
+    task: Arc<TaskContext>,
+) -> Result<SendableRecordBatchStream, QueryError> {
+    // Counted as a query, of no stages and tasks.
+    context.stats.change(|_| {});
+    Ok(execute_stream(plan, task)?)
 }
 
 /// The lines of `EXPLAIN`; with `analyze` the query is run first and its rows are thrown away.
@@ -249,7 +260,7 @@ async fn reads_enough(context: &QueryContext, optimized: &LogicalPlan) -> Result
         }
         let provider = source_as_provider(&scan.source)?;
         if let Some(table) = provider.downcast_ref::<FilesTable>() {
-            bytes += table.bytes_for_sure(&context.session_state, scan, bytes_min - bytes).await;
+            bytes += table.bytes_for_sure(context.session_state.as_ref(), scan, bytes_min - bytes).await;
         } else if let Some(table) = provider.downcast_ref::<DeltaTable>() {
             bytes += table.bytes_for_sure(scan);
         }

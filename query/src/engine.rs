@@ -48,6 +48,7 @@ use crate::session::{Session, SessionInit, State};
 use crate::system::{ProcessRow, SessionSettings};
 use crate::system_view::EngineView;
 use crate::tables::data_cache::DataCache;
+use crate::tables::hot::HotTables;
 use crate::tables::listings::Listings;
 use crate::tables::stores::Stores;
 use crate::tables::{self, Roots, TableError};
@@ -140,6 +141,7 @@ pub struct Engine {
     /// Which worker read what before.
     homes: Homes,
     next_query: AtomicU64,
+    hot_tables: HotTables,
     started: SystemTime,
     /// Who knows what is counted, in Prometheus' text format; set once.
     metrics: OnceLock<MetricsText>,
@@ -205,6 +207,7 @@ impl Engine {
                     u64::try_from(options.memory_bytes).unwrap_or(u64::MAX),
                 ),
                 queued: Arc::default(),
+                hot_tables: HotTables::new(options.memory_bytes),
                 homes: Homes::default(),
                 options,
                 tables,
@@ -332,6 +335,11 @@ impl Engine {
     /// The queries of this coordinator that wait to be let in.
     pub fn queued(&self) -> &Arc<Queued> {
         &self.queued
+    }
+
+    /// Rows of small tables that statements ask for again and again.
+    pub(crate) fn hot_tables(&self) -> &HotTables {
+        &self.hot_tables
     }
 
     /// Which worker read what before, as far as this coordinator placed it.

@@ -6,6 +6,7 @@
 pub(crate) mod planning;
 mod plans;
 mod prepared;
+mod quick;
 mod running;
 mod state;
 mod stream;
@@ -21,7 +22,7 @@ use datafusion::common::ScalarValue;
 use datafusion::execution::SessionState;
 use futures::FutureExt;
 use parking_lot::Mutex;
-use sheaf_common::settings::MetadataReads;
+use sheaf_common::settings::{MetadataReads, Settings};
 use sheaf_common::{Classify, ErrorCode};
 use sheaf_flight::error::from_panic;
 use sheaf_planners::parser::{self, OutputName, SqlDialect, Statement, StatementKind, TextPrepared, on_big_stack};
@@ -45,6 +46,7 @@ use crate::variables::Variables;
 use plans::Plans;
 pub(crate) use plans::{Asking, Keeping, KeptPlan, Told};
 pub use prepared::Prepared;
+use quick::Lease;
 use running::{EndReason, Running, RunningGuard};
 pub(crate) use state::State;
 pub use state::{Level, Warning};
@@ -279,10 +281,15 @@ impl Session {
     async fn run_kept(
         self: &Arc<Self>,
         text: &Arc<str>,
-        kept: &KeptPlan,
+        kept: &Arc<KeptPlan>,
         values: Vec<ScalarValue>,
     ) -> Result<Option<Answer>, QueryError> {
         self.state.lock().begin(false);
+        if let Some(lease) = Lease::take(kept)
+            && let Some(answer) = self.run_quick(text, lease, &values).await?
+        {
+            return Ok(Some(answer));
+        }
         let context = Arc::new(self.context_over(self.engine.bare_state(), text));
         let guard = Running::begin(self, &context);
         let work = AssertUnwindSafe(interpreters::run_kept(self, &context, kept, values)).catch_unwind();
@@ -295,6 +302,33 @@ impl Session {
             Some(outcome) => self.begun(outcome, &kept.told.names, context, guard).map(Some),
             None => {
                 self.plans.forget(text);
+                guard.forget();
+                Ok(None)
+            }
+        }
+    }
+
+    /// The same by the plan's quick form.
+    async fn run_quick(
+        self: &Arc<Self>,
+        text: &Arc<str>,
+        lease: Lease,
+        values: &[ScalarValue],
+    ) -> Result<Option<Answer>, QueryError> {
+        let Some(quick) = lease.quick() else { return Ok(None) };
+        let settings = quick.settings.clone();
+        let (state, rights) = (Arc::clone(&quick.state), Arc::clone(&quick.rights));
+        let context = Arc::new(self.context_with(text, settings, state, rights, quick.warnings.clone()));
+        let guard = Running::begin(self, &context);
+        let work = AssertUnwindSafe(lease.run(self, &context, values.to_vec())).catch_unwind();
+        let outcome = tokio::select! {
+            biased;
+            () = context.cancel.cancelled() => Err(guard.running().error()),
+            outcome = work => outcome.unwrap_or_else(|panic| Err(QueryError::Wire(from_panic(panic.as_ref())))),
+        };
+        match outcome.transpose() {
+            Some(outcome) => self.begun(outcome.map(Answer::Rows), &[], context, guard).map(Some),
+            None => {
                 guard.forget();
                 Ok(None)
             }
@@ -337,13 +371,24 @@ impl Session {
         let state = self.state.lock();
         let rights = Arc::new(SessionRights::new(Arc::clone(&self.rights), state.roles.clone()));
         let settings = state.settings.clone();
-        let limit_ms = settings.max_execution_time;
-        let deadline = (limit_ms > 0).then(|| Instant::now() + Duration::from_millis(limit_ms));
         let mut session_state = self.engine.session_state(base, &state, self.is_mysql(), &warnings);
         drop(state);
         let config = session_state.config_mut();
         config.set_extension(Arc::clone(&rights));
         config.set_extension(Arc::new(SessionViews::new(Arc::downgrade(self))));
+        self.context_with(text, settings, Arc::new(session_state), rights, warnings)
+    }
+
+    fn context_with(
+        self: &Arc<Self>,
+        text: &Arc<str>,
+        settings: Settings,
+        session_state: Arc<SessionState>,
+        rights: Arc<SessionRights>,
+        warnings: QueryWarnings,
+    ) -> QueryContext {
+        let limit_ms = settings.max_execution_time;
+        let deadline = (limit_ms > 0).then(|| Instant::now() + Duration::from_millis(limit_ms));
         let query = self.engine.next_query();
         QueryContext {
             engine: Arc::clone(&self.engine),
@@ -563,6 +608,11 @@ impl Session {
     /// Cancelled once the session is to end.
     pub fn killed(&self) -> CancellationToken {
         self.killed.clone()
+    }
+
+    /// The client idles: lets go of what only makes its next statements quicker.
+    pub fn rest(&self) {
+        self.plans.clear();
     }
 
     /// As if the client had just connected, but for its user and database: `COM_RESET_CONNECTION`.

@@ -2,7 +2,8 @@
 //!
 //! [`external`]: files as a table. [`delta`]: Delta Lake tables. [`listings`]: what a query has seen of both.
 //! [`analyzed`]: what ANALYZE TABLE found out of either.
-//! [`pruning`]: which files a filter can do without. [`generated`]: rows that are made.
+//! [`pruning`]: which files a filter can do without. [`hot`]: rows of small tables that are kept decoded. [`generated`]: rows
+//! that are made.
 //! [`sources`]: where files are, [`roots`] on this machine's disk and [`stores`] elsewhere, listed by [`remote`] and
 //! read through [`data_cache`]. [`tpch_files`] writes TPC-H as Parquet. [`mysql_types`]: how a column's type is called by
 //! MySQL. [`view`]: the name of a query.
@@ -13,6 +14,7 @@ pub mod delta;
 pub mod external;
 pub mod files;
 pub mod generated;
+pub mod hot;
 pub mod listings;
 pub mod mysql_types;
 pub mod pruning;

@@ -6,10 +6,8 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
 use sheaf_tests::{Cluster, ClusterSpec, alone, is_full, skip};
 
-/// Of each connection, in the server: what is wanted, which the full form holds it to, and what the short form, in which what
-/// few clients leave behind in the allocator counts for more, still takes for no leak.
-const BYTES_GOAL: u64 = 64 << 10;
-const BYTES_MAX: u64 = 128 << 10;
+/// Of each connection, in the server, once it has idled for a while.
+const BYTES_MAX: u64 = 64 << 10;
 
 /// Clients that logged in, chose a database and asked and prepared something, as pools of connections do.
 async fn idle(port: u16, n_clients: usize) -> Vec<Conn> {
@@ -29,7 +27,7 @@ async fn idle(port: u16, n_clients: usize) -> Vec<Conn> {
 /// 1,000 clients with `SHEAF_FULL=1`, 200 without.
 #[test]
 fn idle_clients_cost_little() {
-    let (n_clients, bytes_max) = if is_full() { (1000, BYTES_GOAL) } else { (200, BYTES_MAX) };
+    let n_clients = if is_full() { 1000 } else { 200 };
     alone(Duration::from_secs(180), async {
         let spec = ClusterSpec { flags: vec!["--max-connections", "1100"], ..ClusterSpec::workers(0) };
         let cluster = Cluster::start(spec).await;
@@ -42,7 +40,7 @@ fn idle_clients_cost_little() {
         let after = cluster.coordinator.memory("VmRSS").expect("it was there a moment ago");
         let each = after.saturating_sub(before) / n_clients as u64;
         println!("{n_clients} idle clients: {:.1} KiB each", each as f64 / 1024.0);
-        assert!(each <= bytes_max, "{each} bytes each");
+        assert!(each <= BYTES_MAX, "{each} bytes each");
         drop((first, clients));
     });
 }

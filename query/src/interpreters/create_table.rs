@@ -66,8 +66,8 @@ pub(super) async fn run(
     };
     let sources = &engine.tables().sources;
     let files = match format {
-        FileKind::Delta => delta::define(&context.session_state, sources, request).await,
-        _ => define(&context.session_state, sources, request).await,
+        FileKind::Delta => delta::define(context.session_state.as_ref(), sources, request).await,
+        _ => define(context.session_state.as_ref(), sources, request).await,
     };
     let files = files.map_err(|error| QueryError::Wire(crate::tables::wire(&error)))?;
     let created = engine.catalog().create_table(&database, TableDef::new(&table, files), if_exists).await;

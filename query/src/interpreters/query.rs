@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::ScalarValue;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{Expr, LimitClause, Query, Value};
 use sheaf_planners::parser::{OutputName, QueryStatement, on_big_stack};
@@ -91,7 +92,7 @@ async fn with_placeholders(
         keeping.give_up();
         return Ok(None);
     };
-    let (warnings, mut state) = (QueryWarnings::default(), context.session_state.clone());
+    let (warnings, mut state) = (QueryWarnings::default(), SessionState::clone(&context.session_state));
     state.config_mut().options_mut().extensions.insert(warnings.clone());
     let told = Told { names, origins: Origins::of(&context.session_state, &bound) };
     if keeping.optimize(&state, &warnings, bound, &relations, &asking, told).await.is_err() {

@@ -178,7 +178,7 @@ impl Target {
     pub(super) async fn latest(&self, context: &QueryContext) -> Result<Arc<Snapshot>, QueryError> {
         let snapshot = self.log.latest().await.map_err(failed)?;
         snapshot.check_writable().map_err(failed)?;
-        Listings::of(&context.session_state).pin(&snapshot.delta);
+        Listings::of(context.session_state.as_ref()).pin(&snapshot.delta);
         Ok(snapshot)
     }
 

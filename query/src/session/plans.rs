@@ -2,8 +2,8 @@
 //!
 //! What is kept is the optimized logical plan, with placeholders for the parameters. It holds only under the conditions
 //! that it was made in ([`Conditions`]): definitions, rights, database, variables and settings are compared at each use. Its
-//! tables are looked up each time and take the places of those it was made with, so rows and files are never old. What
-//! asks the session, the clock or chance is not kept, nor is what may read something else at each run.
+//! tables are looked up each time and take the places of those it was made with, so rows and files are never old. The simplest
+//! are kept as they run, too ([`quick`]). What asks the session, the clock or chance is not kept, nor is what may read something else at each run.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
@@ -25,6 +25,7 @@ use sheaf_common::settings::Settings;
 use sheaf_planners::parser::{OutputName, VariableScope};
 use sheaf_planners::warnings::QueryWarnings;
 
+use super::quick::{self, Made, Quick};
 use super::{Session, State};
 use crate::access::Rights;
 use crate::binder::origins::Origins;
@@ -33,6 +34,7 @@ use crate::context::QueryContext;
 use crate::error::QueryError;
 use crate::mysql_semantics::SessionValues;
 use crate::system;
+use crate::tables::delta::DeltaTable;
 use crate::variables::Variables;
 
 /// Statements of one session; all are forgotten when there are more.
@@ -100,6 +102,8 @@ pub(crate) struct KeptPlan {
     relations: Vec<Relation>,
     conditions: Conditions,
     pub told: Told,
+    /// The same as it runs, where it is simple enough.
+    pub(super) quick: Mutex<quick::Slot>,
 }
 
 /// What a client is told of a plan's columns.
@@ -110,6 +114,20 @@ pub(crate) struct Told {
 }
 
 impl KeptPlan {
+    pub(super) fn plan(&self) -> &LogicalPlan {
+        &self.plan
+    }
+
+    /// Of `$1`, `$2`, …
+    pub(super) fn parameters(&self) -> &[DataType] {
+        &self.parameters
+    }
+
+    /// Whether what it was made of is defined as it was.
+    pub(super) fn is_defined(&self, session: &Session) -> bool {
+        self.conditions.are_defined(session)
+    }
+
     /// The values as the plan's parameters have them; `None` where the statement means something else with such values.
     fn fitting(&self, values: &[ScalarValue]) -> Option<Vec<ScalarValue>> {
         if values.len() != self.parameters.len() {
@@ -146,11 +164,49 @@ impl KeptPlan {
             }
             let Some(over_tables) = over(plan, &found, session)? else { return Ok(None) };
             plan = over_tables;
+            self.quicken(session, context, &found).await;
+        } else {
+            self.quicken(session, context, &[]).await;
         }
         if !values.is_empty() {
             plan = plan.with_param_values(ParamValues::from(values))?;
         }
         Ok(Some(plan))
+    }
+
+    /// Makes the plan's quick form, if it can have one and its tables are the same as at the run before: of a table that
+    /// changes between any two runs it would be made in vain.
+    async fn quicken(
+        &self,
+        session: &Session,
+        context: &QueryContext,
+        found: &[(&ResolvedTableReference, Arc<dyn TableProvider>)],
+    ) {
+        let tables: Option<Vec<(&ResolvedTableReference, &DeltaTable)>> =
+            found.iter().map(|(reference, table)| Some((*reference, table.downcast_ref::<DeltaTable>()?))).collect();
+        {
+            let mut slot = self.quick.lock();
+            let quick::Slot::None { versions } = &mut *slot else { return };
+            let Some(tables) = &tables else {
+                *slot = quick::Slot::Never;
+                return;
+            };
+            let now: Vec<u64> = tables.iter().map(|(_, table)| table.snapshot().version).collect();
+            if *versions != now {
+                *versions = now;
+                return;
+            }
+        }
+        let made = Quick::make(session, context, self, &tables.unwrap_or_default()).await;
+        *self.quick.lock() = match made {
+            Ok(Made::Quick(quick)) => quick::Slot::Ready(quick),
+            Ok(Made::NotYet) => return,
+            Ok(Made::Unfit) => quick::Slot::Never,
+            Err(error) => {
+                tracing::debug!(%error, "a kept plan has no quick form");
+                quick::Slot::Never
+            }
+        };
     }
 }
 
@@ -192,6 +248,29 @@ fn over(
         match relation_of(found, &scan, &database) {
             Some(table) if is_like(&source_as_provider(&scan.source)?, table) => {
                 scan.source = provider_as_source(Arc::clone(table));
+            }
+            _ => holds = false,
+        }
+        Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+    })?;
+    Ok(holds.then_some(plan.data))
+}
+
+/// The same with tables of any kind that have the same columns, which give all their rows: the plan's own nodes filter and
+/// limit them.
+pub(super) fn over_any(
+    plan: LogicalPlan,
+    found: &[(&ResolvedTableReference, Arc<dyn TableProvider>)],
+    session: &Session,
+) -> Result<Option<LogicalPlan>, QueryError> {
+    let database = session.database().unwrap_or_default();
+    let mut holds = true;
+    let plan = plan.transform_up_with_subqueries(|node| {
+        let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
+        match relation_of(found, &scan, &database) {
+            Some(table) if scan.source.schema() == table.schema() => {
+                scan.source = provider_as_source(Arc::clone(table));
+                (scan.filters, scan.fetch) = (vec![], None);
             }
             _ => holds = false,
         }
@@ -310,8 +389,8 @@ impl<'a> Keeping<'a> {
         is_open.then(|| Self { session, context, conditions: Conditions::of(session) })
     }
 
-    /// Optimizes what a statement was bound to, and keeps the plan if it may be used again. Only `warnings` counts what is
-    /// divided by zero meanwhile.
+    /// Optimizes what a statement was bound to, and keeps the plan if it may be used again. What there is to warn of
+    /// meanwhile is counted by `warnings` alone.
     pub async fn optimize(
         self,
         state: &SessionState,
@@ -325,13 +404,18 @@ impl<'a> Keeping<'a> {
         let parameters = if lasts { parameters(&bound)? } else { None };
         let plan = state.optimize(&bound)?;
         let mut slot = Slot::Never;
-        // What was divided by zero has to be told at each run.
+        // What was warned of has to be told at each run.
         if let Some(parameters) = parameters
-            && warnings.divisions_by_zero() == 0
+            && warnings.are_none()
             && let Some(relations) = self.relations(state, &plan, relations).await?
         {
             let (plan, conditions) = (plan.clone(), self.conditions);
-            slot = Slot::Kept(Arc::new(KeptPlan { plan, parameters, relations, conditions, told }));
+            let quick = match Quick::can_run(&plan) {
+                true => quick::Slot::None { versions: vec![] },
+                false => quick::Slot::Never,
+            };
+            let quick = Mutex::new(quick);
+            slot = Slot::Kept(Arc::new(KeptPlan { plan, parameters, relations, conditions, told, quick }));
         }
         self.session.plans.put(&self.context.text, slot);
         Ok(plan)

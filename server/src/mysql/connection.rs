@@ -146,6 +146,9 @@ pub trait Connection: Send {
     fn buffer(&mut self) -> &mut PacketBuffer;
 
     /// How long one write may wait for the client to read.
+    /// Gives back what memory it can while its client idles.
+    fn rest(&mut self);
+
     fn set_write_timeout(&mut self, limit: Duration);
 
     /// Sends what [`Self::buffer`] holds. Waits while the client does not read, up to the limit. Dropping the future midway

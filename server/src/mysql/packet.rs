@@ -143,6 +143,13 @@ impl PacketBuffer {
         self.start = 0;
     }
 
+    /// Gives back what memory it can: nothing will be written for a while.
+    pub fn rest(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
+    }
+
     pub fn begin(&mut self) {
         self.start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; HEADER_BYTES]);

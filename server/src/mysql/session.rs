@@ -31,6 +31,9 @@ use super::writer::{Progress, RowsError, RowsWriter};
 /// MySQL's own limit; each holds a plan.
 const PREPARED_STATEMENTS_MAX: usize = 16_382;
 
+/// A client that asked nothing for so long is taken to idle: what only makes its next statements quicker is given back.
+const REST_AFTER: Duration = Duration::from_secs(5);
+
 /// How long a client that still sends is given to see why it is left.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -140,28 +143,42 @@ impl<'a, C: Connection> Conversation<'a, C> {
 
     async fn run(&mut self) -> Result<Never, Stop> {
         let (hang_up, stop) = (self.connection.hang_up(), self.client.stop.clone());
+        let mut rests = false;
         loop {
             let killed = self.session.killed().clone();
             let wait_timeout = self.seconds_of("wait_timeout");
+            let patience = match rests {
+                true => wait_timeout.saturating_sub(REST_AFTER),
+                false => wait_timeout.min(REST_AFTER),
+            };
             let command = tokio::select! {
                 biased;
                 () = killed.cancelled() => return self.leave_idle(1317, "the connection was killed").await,
                 () = stop.cancelled() => return self.leave_idle(1053, "server shutdown in progress").await,
                 never = self.cursors.watch() => match never {},
-                command = tokio::time::timeout(wait_timeout, self.connection.next()) => match command {
+                command = tokio::time::timeout(patience, self.connection.next()) => match command {
                     Ok(command) => command?,
+                    Err(_) if !rests && wait_timeout > REST_AFTER => {
+                        rests = true;
+                        self.connection.rest();
+                        self.session.rest();
+                        continue;
+                    }
                     Err(_) => {
                         let message = "the client was disconnected by the server because of inactivity";
                         return self.leave_idle(4031, message).await;
                     }
                 },
             };
+            rests = false;
+            // What works on a command is large, and must not be a part of every connection that waits for one.
+            let answer = Box::pin(self.answer(command));
             // Dropping the answer drops the statement that it comes from.
             tokio::select! {
                 biased;
                 () = hang_up.cancelled() => return Err(Stop::Left),
                 () = killed.cancelled() => return self.leave(1317, "the connection was killed").await,
-                answered = self.answer(command) => answered?,
+                answered = answer => answered?,
             }
         }
     }

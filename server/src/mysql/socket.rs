@@ -56,11 +56,14 @@ pub async fn encrypted(stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<
 }
 
 impl ReadHalf {
-    /// Waits for some bytes and appends them; zero at the end.
+    /// Waits for some bytes and appends them; zero at the end. While it waits, an empty buffer holds no memory.
     pub async fn receive(&mut self, into: &mut BytesMut) -> io::Result<usize> {
         const READ_BYTES: usize = 16 << 10;
         // Held by an idle client for as long as it idles.
         const TLS_READ_BYTES: usize = 4 << 10;
+        if into.is_empty() {
+            *into = BytesMut::new();
+        }
         match self {
             // The buffer is made once there is something to read.
             Self::Plain(half) => loop {

@@ -285,6 +285,10 @@ impl Connection for TcpConnection {
         &mut self.buffer
     }
 
+    fn rest(&mut self) {
+        self.buffer.rest();
+    }
+
     fn set_write_timeout(&mut self, limit: Duration) {
         self.write_timeout = limit;
     }

@@ -44,7 +44,7 @@ pub(super) async fn run(
         select.selection = filter.map(|it| *it);
     }
     on_big_stack(|| rewrite(session, Some(&[])).apply(query.query.as_mut()))?;
-    let state = &context.session_state;
+    let state = context.session_state.as_ref();
     let bound = bind(state, query.query, session.is_mysql(), session.catch_up(context.deadline)).await?;
     if let Some(views) = state.config().get_extension::<SessionViews>() {
         // A view's files are those of tables that who reads it may know nothing of.

@@ -167,7 +167,7 @@ impl Loader<'_> {
     /// All files of the location.
     async fn files(&self) -> Result<Vec<FoundFile>, QueryError> {
         let sources = &self.context.engine.tables().sources;
-        let session = &self.context.session_state;
+        let session = self.context.session_state.as_ref();
         let (store, _) = self.files_request(&self.copy.location).split_options();
         let store = sources.store(session, std::slice::from_ref(&self.copy.location), &store).map_err(table_failed)?;
         let found = sources.list(session, &store, &self.copy.location, Some(self.request.format)).await;
@@ -193,7 +193,7 @@ impl Loader<'_> {
     /// What each file is as a table of its own, or why it is none.
     async fn defs(&self, files: &[FoundFile]) -> Result<Vec<(String, Result<FilesDef, TableError>)>, QueryError> {
         let sources = &self.context.engine.tables().sources;
-        let session = &self.context.session_state;
+        let session = self.context.session_state.as_ref();
         let looks: Vec<_> = files
             .iter()
             .map(|file| async move {

@@ -425,7 +425,7 @@ impl Merger<'_> {
             }
         }
         let table = self.target.table(self.snapshot);
-        Ok(Some(table.matching(&self.context.session_state, &filters)?))
+        Ok(Some(table.matching(self.context.session_state.as_ref(), &filters)?))
     }
 
     /// Columns of the table that a row of the source has to be equal to, and what to.

@@ -83,7 +83,7 @@ async fn analyze(
 ) -> Result<(), QueryError> {
     let analyzed_ms = now_ms();
     let plan = bound_table(session, context, name).await?;
-    let state = &context.session_state;
+    let state = context.session_state.as_ref();
     let scan = state.query_planner().create_physical_plan(&state.optimize(&plan)?, state).await?;
     let disk_bytes = estimated_bytes(&scan);
     let fields: Vec<Arc<Field>> = plan.schema().fields().iter().cloned().collect();

@@ -6,7 +6,8 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
 use sheaf_tests::{Cluster, ClusterSpec, alone, is_full, skip};
 
-/// Of each connection, in the server, once it has idled for a while.
+/// Of each connection, in the server: what is promised. What the allocator has at hand weighs more on few clients than on
+/// many, so that the short form allows twice as much.
 const BYTES_MAX: u64 = 64 << 10;
 
 /// Clients that logged in, chose a database and asked and prepared something, as pools of connections do.
@@ -40,7 +41,8 @@ fn idle_clients_cost_little() {
         let after = cluster.coordinator.memory("VmRSS").expect("it was there a moment ago");
         let each = after.saturating_sub(before) / n_clients as u64;
         println!("{n_clients} idle clients: {:.1} KiB each", each as f64 / 1024.0);
-        assert!(each <= BYTES_MAX, "{each} bytes each");
+        let allowed = if is_full() { BYTES_MAX } else { 2 * BYTES_MAX };
+        assert!(each <= allowed, "{each} bytes each");
         drop((first, clients));
     });
 }

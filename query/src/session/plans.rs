@@ -18,7 +18,7 @@ use datafusion::common::{ParamValues, ResolvedTableReference, ScalarValue};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan, TableType, Volatility};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, TableType, Volatility};
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
 use parking_lot::Mutex;
 use sheaf_common::settings::Settings;
@@ -226,11 +226,7 @@ fn fitting(value: &ScalarValue, data_type: &DataType) -> Option<ScalarValue> {
 }
 
 /// The relation that a scan reads.
-fn relation_of<'a, T>(
-    found: &'a [(&ResolvedTableReference, T)],
-    scan: &datafusion::logical_expr::TableScan,
-    database: &str,
-) -> Option<&'a T> {
+fn relation_of<'a, T>(found: &'a [(&ResolvedTableReference, T)], scan: &TableScan, database: &str) -> Option<&'a T> {
     let reference = scan.table_name.clone().resolve(crate::catalog::CATALOG, database);
     found.iter().find(|(it, _)| **it == reference).map(|(_, table)| table)
 }
@@ -241,19 +237,7 @@ fn over(
     found: &[(&ResolvedTableReference, Arc<dyn TableProvider>)],
     session: &Session,
 ) -> Result<Option<LogicalPlan>, QueryError> {
-    let database = session.database().unwrap_or_default();
-    let mut holds = true;
-    let plan = plan.transform_up_with_subqueries(|node| {
-        let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
-        match relation_of(found, &scan, &database) {
-            Some(table) if is_like(&source_as_provider(&scan.source)?, table) => {
-                scan.source = provider_as_source(Arc::clone(table));
-            }
-            _ => holds = false,
-        }
-        Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
-    })?;
-    Ok(holds.then_some(plan.data))
+    replaced(plan, found, session, |scan, table| Ok(is_like(&source_as_provider(&scan.source)?, table)))
 }
 
 /// The same with tables of any kind that have the same columns, which give all their rows: the plan's own nodes filter and
@@ -263,15 +247,25 @@ pub(super) fn over_any(
     found: &[(&ResolvedTableReference, Arc<dyn TableProvider>)],
     session: &Session,
 ) -> Result<Option<LogicalPlan>, QueryError> {
+    replaced(plan, found, session, |scan, table| {
+        (scan.filters, scan.fetch) = (vec![], None);
+        Ok(scan.source.schema() == table.schema())
+    })
+}
+
+/// The plan with the tables that were found in the places of its own; `None` if one is missing or does not fit its scan.
+fn replaced(
+    plan: LogicalPlan,
+    found: &[(&ResolvedTableReference, Arc<dyn TableProvider>)],
+    session: &Session,
+    fits: impl Fn(&mut TableScan, &Arc<dyn TableProvider>) -> datafusion::error::Result<bool>,
+) -> Result<Option<LogicalPlan>, QueryError> {
     let database = session.database().unwrap_or_default();
     let mut holds = true;
     let plan = plan.transform_up_with_subqueries(|node| {
         let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
         match relation_of(found, &scan, &database) {
-            Some(table) if scan.source.schema() == table.schema() => {
-                scan.source = provider_as_source(Arc::clone(table));
-                (scan.filters, scan.fetch) = (vec![], None);
-            }
+            Some(table) if fits(&mut scan, table)? => scan.source = provider_as_source(Arc::clone(table)),
             _ => holds = false,
         }
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))

@@ -171,15 +171,16 @@ fn days(date: NaiveDate) -> i32 {
     seconds.div_euclid(86_400) as i32
 }
 
-/// A decimal of just the precision and scale that its text has.
 /// `0.125`, 2 → `12.5`.
 fn without_exponent(digits: &str, exponent: i32) -> Option<String> {
     const DIGITS_MAX: i32 = 76;
     let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |it| ("-", it));
+    let digits = if sign.is_empty() { digits.strip_prefix('+').unwrap_or(digits) } else { digits };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let all = format!("{whole}{fraction}");
     let point = i32::try_from(whole.len()).ok()?.checked_add(exponent)?;
-    if all.is_empty() || !(-DIGITS_MAX..=DIGITS_MAX).contains(&point) {
+    let is_number = !all.is_empty() && all.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number || !(-DIGITS_MAX..=DIGITS_MAX).contains(&point) {
         return None;
     }
     let n_digits = i32::try_from(all.len()).ok()?;
@@ -195,7 +196,7 @@ fn without_exponent(digits: &str, exponent: i32) -> Option<String> {
     Some(format!("{sign}{}", if text.is_empty() { "0" } else { text }))
 }
 
-/// Also with an exponent, as Ruby's clients write it.
+/// A decimal of just the precision and scale that its text has; also with an exponent, as Ruby's clients write it.
 fn decimal(text: &str) -> Option<ScalarValue> {
     let text = text.trim();
     if let Some((digits, exponent)) = text.split_once(['e', 'E']) {
@@ -311,7 +312,7 @@ mod tests {
         assert_eq!(decimal("+7"), Some(ScalarValue::Decimal128(Some(7), 1, 0)));
         assert_eq!(decimal(".5"), Some(ScalarValue::Decimal128(Some(5), 1, 1)));
         assert!(matches!(decimal(&"9".repeat(39)), Some(ScalarValue::Decimal256(Some(_), 39, 0))));
-        for wrong in ["", "-", "1e", "e5", "1.2.3", "abc", &"9".repeat(77)] {
+        for wrong in ["", "-", "1e", "e5", "1.2.3", "abc", "7äe-3", "+-1e2", &"9".repeat(77)] {
             assert_eq!(decimal(wrong), None, "{wrong}");
         }
     }

@@ -284,7 +284,7 @@ fn what_cannot_be_recovered_is_an_error() {
 #[test]
 fn a_frozen_worker_is_given_up_and_comes_back() {
     alone(DEADLINE, async {
-        let is_full = std::env::var_os("SHEAF_FULL").is_some();
+        let is_full = sheaf_tests::is_full();
         let cluster = Cluster::start(spec()).await;
         let mut client = session(&cluster, "").await;
         let query = start(session(&cluster, "slow=1500@2.*.0").await, SUMS);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sheaf_tests::coordinators::node_name;
-use sheaf_tests::{Client, Coordinators, Network, alone, binary, number_from_env};
+use sheaf_tests::{Client, Coordinators, Network, alone, binary, is_full, number_from_env};
 use tokio::task::JoinSet;
 
 use crate::lifecycle::metric;
@@ -25,11 +25,6 @@ const ACCEPTED: Duration = Duration::from_secs(2);
 const TRY: Duration = Duration::from_secs(20);
 /// However busy the machine is, what must come about does by then.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Whether times are held to their bounds: other processes, and slow disks, do not break them then.
-fn is_full() -> bool {
-    number_from_env("SHEAF_FULL", 0) != 0
-}
 
 /// Clients that create databases without end, each at one coordinator.
 struct Writers {

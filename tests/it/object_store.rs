@@ -159,7 +159,7 @@ fn tpch_in_s3_on_three_workers() {
 
 #[test]
 fn tpch_sf1_in_s3_equals_duckdb() {
-    if std::env::var_os("SHEAF_FULL").is_none() {
+    if !sheaf_tests::is_full() {
         return skip("TPC-H SF1 in S3 against DuckDB", "it takes minutes; SHEAF_FULL=1 runs it");
     }
     alone(Duration::from_secs(3_600), async {

@@ -69,7 +69,7 @@ async fn ask(client: &mut Client, rng: &mut StdRng, tally: &Tally) {
 /// `SHEAF_FULL=1` makes it five minutes.
 #[test]
 fn a_crowd_while_workers_come_and_go() {
-    let is_full = std::env::var_os("SHEAF_FULL").is_some();
+    let is_full = sheaf_tests::is_full();
     let seconds = number_from_env("SHEAF_SECONDS", if is_full { 300 } else { 15 });
     let seed = number_from_env("SHEAF_SEED", 5);
     alone(Duration::from_secs(seconds + 150), async {
